@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['FastbookError', 'Span', 'Folded', 'fold', 'locate_all', 'locate', 'sentences', 'count_tokens', 'content_id']
 
-# %% ../nbs/00_core.ipynb #a96cf4b2
+# %% ../nbs/00_core.ipynb #027a0450
 import hashlib,json,re,unicodedata
 from bisect import bisect_left
 from dataclasses import asdict,dataclass,is_dataclass
 from functools import lru_cache
 
-# %% ../nbs/00_core.ipynb #93a729df
+# %% ../nbs/00_core.ipynb #0f3337ec
 class FastbookError(Exception):
     "Base of all errors raised on purpose; the message names the thing, the value, the rule and the remedy."
 
-# %% ../nbs/00_core.ipynb #acba4228
+# %% ../nbs/00_core.ipynb #8ff01999
 @dataclass(frozen=True, order=True)
 class Span:
     "Characters `[start, end)` of some text."
@@ -50,7 +50,7 @@ class Span:
         "The same span after `by` characters were put in front of the text."
         return Span(self.start+by, self.end+by)
 
-# %% ../nbs/00_core.ipynb #fb11fd4f
+# %% ../nbs/00_core.ipynb #e633b7cb
 _QUOTES = {**dict.fromkeys('“”„‟«»″〝〞＂', '"'), **dict.fromkeys('‘’‚‛′ʼ＇', "'")}
 _DASHES = dict.fromkeys('‐‑‒–—―−﹘﹣－', '-')
 _PLAIN = {**_QUOTES, **_DASHES, '…': '...'}
@@ -90,7 +90,7 @@ def fold(
             for f in folded: chars.append(f); starts.append(i); ends.append(i+1)
     return Folded(''.join(chars), starts, ends)
 
-# %% ../nbs/00_core.ipynb #db1db958
+# %% ../nbs/00_core.ipynb #6db03a33
 _URL = r'\]\((?:\w+:|[./#])[^)\s]*\)|\]\([^)\s]*\.\w{2,5}(?:#[^)\s]*)?\)'
 _NUMBER = r'(?<![\w\])])-?(?:\d+(?:[.,]\d+)*|\.\d+)(?![^\W_])(?:\s?%)?'
 _WORD = r"[^\W_]+(?:(?:'|_+)[^\W_]+|(?<=\d)[.,]\d+)*"
@@ -115,7 +115,7 @@ def _index(text):
     for w in words: starts.append(at); at += len(w)+1
     return _Index(folded, [m.span() for m in found], words, '\0'+'\0'.join(words)+'\0', starts)
 
-# %% ../nbs/00_core.ipynb #2cfbd09f
+# %% ../nbs/00_core.ipynb #2069d386
 def _widen(quote, index, first, last):
     "The folded span of words `first..last`, widened over punctuation that the quote has at its ends too."
     (start,_),(_,end) = index.spans[first],index.spans[last]
@@ -146,7 +146,7 @@ def locate_all(
         at = index.joined.find(q.joined, at+1)
     return res
 
-# %% ../nbs/00_core.ipynb #00ae6ed4
+# %% ../nbs/00_core.ipynb #1ef30615
 _GAP = 300 # characters that an ellipsis inside a quote may stand for
 
 def _elided(quote, text):
@@ -180,7 +180,7 @@ def locate(
         return min(found, key=lambda s: abs(s.start-at))
     return next((s for s in found if s.of(text) == quote), found[0])
 
-# %% ../nbs/00_core.ipynb #60f0600e
+# %% ../nbs/00_core.ipynb #942ad689
 _STOP = re.compile(r'''(?P<mark>[.!?…]+)["'”’)\]*_`]*(?=\s)|(?P<cjk>[。！？]+[」』”’）]*)|(?P<line>\n)''')
 _ABBREVIATION = re.compile(r'(?:^|[\s(“"])(?:e\.g|i\.e|cf|vs|et al|mr|mrs|ms|dr|prof|figs?|eqs?|no|approx|ca|\w|[ivx]+)$', re.I)
 _NUMBERED = re.compile(r'(?:^|\n)\s*(?:>\s*)?(?:\d+|[a-z])$', re.I)
@@ -212,14 +212,14 @@ def sentences(
         if piece.strip(): res.append(Span(a+lead, a+lead+len(piece.strip())))
     return res
 
-# %% ../nbs/00_core.ipynb #8c1ca78c
+# %% ../nbs/00_core.ipynb #93dcaf65
 def count_tokens(
     text:str, # any text
 )->int: # words and punctuation marks, >= 0
     "The number of words and punctuation marks in `text`."
     return len(re.findall(r'\w+|[^\w\s]', text))
 
-# %% ../nbs/00_core.ipynb #94c3e9a3
+# %% ../nbs/00_core.ipynb #114abf74
 def _plain(x):
     if is_dataclass(x): return asdict(x)
     raise FastbookError(f"{type(x).__name__} {x!r:.80} can't be part of an id: give strings, numbers, lists, dicts or dataclasses")
