@@ -39,7 +39,7 @@ def unquote(
         if text.startswith('"') or text.endswith('"'): return text.strip('"').strip()
     return text
 
-# %% ../nbs/02_benchmark.ipynb #7fe0bd4c
+# %% ../nbs/02_benchmark.ipynb #804fae56
 @dataclass(frozen=True)
 class Context:
     "A verbatim passage of the chapter that supports a component."
@@ -50,7 +50,7 @@ class Context:
 @dataclass(frozen=True)
 class Component:
     "An atomic fact of a gold answer."
-    text:str # its pieces joined by a space
+    text:str # its pieces in the order of the answer, joined by a space
     spans:tuple[Span,...]=() # its pieces in the gold answer, half-open characters; empty: not found there
     contexts:tuple[Context,...]=() # passages that support it; empty: the chapter has none
     query:str='' # text to search the chapter with; empty: not set
@@ -130,7 +130,7 @@ def _read_contexts(item):
         raise FastbookError(f"context_spans has {len(spans)} entries for {len(texts)} contexts; there must be one for each, null if unknown")
     return tuple(Context(t) if s is None else Context(t, _span(s, 'context_spans'), s.get('cell')) for t,s in zip(texts, spans))
 
-# %% ../nbs/02_benchmark.ipynb #4cf87f32
+# %% ../nbs/02_benchmark.ipynb #73eda8b2
 def _read_components(items, answer):
     pieces = [[unquote(p) for p in _strings(i, 'answer_component')] for i in items]
     found,res = find_components(answer, pieces),[]
@@ -138,7 +138,8 @@ def _read_components(items, answer):
         if item.get('component_spans') is not None:
             spans = tuple(_span(s, 'component_spans', answer) for s in _get(item, 'component_spans', list))
         if not any(texts): raise FastbookError("answer_component is empty; give a part of the gold answer, or remove the component")
-        res.append(Component(' '.join(texts), spans, _read_contexts(item), _get(item, 'query', str, ''),
+        text = ' '.join([s.of(answer) for s in spans] or texts)
+        res.append(Component(text, spans, _read_contexts(item), _get(item, 'query', str, ''),
                              _flag(item, 'explicit_context', True), _flag(item, 'extraneous_answer', False)))
     return tuple(res)
 
