@@ -109,8 +109,8 @@ def _glue_intro(blocks, text):
         res.append((kind, span, level, title))
     return res
 
-# %% ../nbs/01_book.ipynb #5c2a66b2
-@dataclass(frozen=True)
+# %% ../nbs/01_book.ipynb #74c5de39
+@dataclass(frozen=True, repr=False)
 class Chapter:
     "One chapter: its canonical text, and spans for its cells and blocks."
     id:str # file name without its ending
@@ -126,6 +126,7 @@ class Chapter:
         "The cell that a span lies in, None if it crosses a border."
         return next((c.index for c in self.cells if c.span.contains(span)), None)
 
+    def __repr__(self): return f"Chapter('{self.id}', {len(self.text):,} characters, {len(self.blocks)} blocks)"
     def _repr_html_(self):
         kinds = ', '.join(f'{n} {kind}' for kind,n in Counter(b.kind for b in self.blocks).most_common())
         return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, {len(self.cells)} cells, '
@@ -173,8 +174,8 @@ def read_chapter(
     title = next((b.headings[-1] for b in blocks if b.kind == 'heading'), path.stem)
     return Chapter(path.stem, int(number[0]), title, text, tuple(cells), tuple(blocks))
 
-# %% ../nbs/01_book.ipynb #e71bd48b
-@dataclass(frozen=True)
+# %% ../nbs/01_book.ipynb #d588b227
+@dataclass(frozen=True, repr=False)
 class Book:
     "The chapters of a folder in the order of their numbers; `book[4]` is chapter 4."
     path:Path
@@ -192,6 +193,7 @@ class Book:
         raise FastbookError(f"chapter {number} is not in the book '{self.path.name}', which has {have or 'none'}; "
                             f"add a file '{number:02d}_*.ipynb'" + (f"; unreadable: {', '.join(self.errors)}" if self.errors else ''))
 
+    def __repr__(self): return f"Book('{self.path.name}', {len(self)} chapters, {len(self.errors)} errors)"
     def _repr_html_(self):
         errors = [f'<b>{escape(name)}</b>: {escape(message)}' for name,message in self.errors.items()]
         return '<br>'.join([c._repr_html_() for c in self.chapters] + errors)
