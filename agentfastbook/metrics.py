@@ -71,7 +71,7 @@ def recall_at_budget(
     n = count_in_budget(tokens, budget)
     return modified_recall(hits, n) if n else 0.
 
-# %% ../nbs/03_metrics.ipynb #4387de74
+# %% ../nbs/03_metrics.ipynb #787790f2
 def _novelty_gain(seen, row, alpha): return float(((1-alpha)**seen[row]).sum())
 
 def _alpha_dcg(rows, alpha, k):
@@ -87,7 +87,7 @@ def alpha_ndcg(
     k:int=10, # cut-off rank, >= 1
     alpha:float=.5, # how much a component that was seen before is discounted, 0..1
 )->float: # 0..1
-    "Rank-weighted credit for new components, relative to the best possible ranking of `pool`."
+    "Rank-weighted credit for new components, relative to a ranking of `pool` that takes the most rewarding passage first."
     seen,left,ideal = np.zeros(pool.shape[1]),[row for row in np.asarray(pool, dtype=bool) if row.any()],[]
     while left and len(ideal) < k:
         best = max(range(len(left)), key=lambda i: _novelty_gain(seen, left[i], alpha))
@@ -95,7 +95,7 @@ def alpha_ndcg(
         seen += ideal[-1]
     return _alpha_dcg(np.asarray(hits, dtype=bool), alpha, k)/_alpha_dcg(np.array(ideal), alpha, k) if ideal else 0.
 
-# %% ../nbs/03_metrics.ipynb #333d8eb7
+# %% ../nbs/03_metrics.ipynb #3ebada91
 def trec_measures(
     hits:dict[str,np.ndarray], # for each question (passages, components) of the ranking, best first
     pools:dict[str,np.ndarray], # for each question (passages, components); its first rows are the ranking's, the others were not retrieved
@@ -104,8 +104,9 @@ def trec_measures(
     "Subtopic recall and alpha-nDCG as TREC's own program computes them."
     try: import ir_measures,pyndeval
     except ImportError: raise FastbookError("trec_measures needs two packages: pip install ir-measures pyndeval") from None
-    qrels = [ir_measures.Qrel(q, f'p{i}', 1, str(c)) for q,rows in pools.items() for i,c in np.argwhere(rows)]
-    run = [ir_measures.ScoredDoc(q, f'p{i}', float(len(rows)-i)) for q,rows in hits.items() for i in range(len(rows))]
+    def name(i): return f'{10**6-i:07}' # where two passages are worth the same, TREC's ideal ranking takes the greater name: the earlier one
+    qrels = [ir_measures.Qrel(q, name(i), 1, str(c)) for q,rows in pools.items() for i,c in np.argwhere(rows)]
+    run = [ir_measures.ScoredDoc(q, name(i), float(len(rows)-i)) for q,rows in hits.items() for i in range(len(rows))]
     wanted = {ir_measures.parse_measure(f'StRecall@{k}'):'strec', ir_measures.parse_measure(f'alpha_nDCG@{k}'):'alpha_ndcg'}
     res = {q:{} for q in hits}
     for m in ir_measures.iter_calc(list(wanted), qrels, run): res[m.query_id][wanted[m.measure]] = m.value
