@@ -14,8 +14,9 @@ from html import escape
 from .core import FastbookError,Span,sentences
 from .benchmark import Component,Question
 
-# %% ../nbs/10_decompose.ipynb #76761dfc
-_SHORT = 12 # words: lines of lists and code are at most this long
+# %% ../nbs/10_decompose.ipynb #9cced979
+MIN_WORDS = 7 # fewer words are not a fact to search for
+_SHORT = 12 # words: lines of lists and code have at most so many
 _CJK = '\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af'
 _WORD = re.compile(rf'[{_CJK}]|[^\W{_CJK}]+')
 _MARK = re.compile(r'(?<=;)\s+(?=\S)|\s+(?=\(?(?:[a-h]|\d\d?)\)\s)')
@@ -40,11 +41,15 @@ def _is_list(block):
     return len(lines) > 1 and 2*sum(_count_words(line) <= _SHORT for line in lines) >= len(lines)
 
 def _marked_parts(sentence, text):
-    start = sentence.start
+    "Cut a sentence at its marks, unless the part before the mark is too short to be a fact."
+    start = end = sentence.start
+    words = 0
     for m in _MARK.finditer(text, sentence.start, sentence.end):
-        if m.start() == start: continue
-        yield Span(start, m.start())
-        start = m.end()
+        words,end = words+_count_words(text[end:m.start()]),m.start()
+        if words >= MIN_WORDS:
+            yield Span(start, end)
+            start = end = m.end()
+            words = 0
     yield Span(start, sentence.end)
 
 def answer_units(
@@ -60,9 +65,7 @@ def answer_units(
         units += pieces
     return units
 
-# %% ../nbs/10_decompose.ipynb #c04e2c60
-MIN_WORDS = 7 # a shorter unit is glued to its neighbour
-
+# %% ../nbs/10_decompose.ipynb #90fa9e81
 OPENERS = { # class of openers: the words, as a regular expression
     'reasoning': 'therefore|thus|hence|so|or|we',
     'example': r'for example|for instance|e\.g',
