@@ -6,13 +6,12 @@
 __all__ = ['unquote', 'Context', 'Component', 'Question', 'find_components', 'read_question', 'BadQuestion', 'Benchmark',
            'parse_benchmark', 'load_benchmark', 'save_benchmark', 'to_v1', 'locate_contexts']
 
-# %% ../nbs/02_benchmark.ipynb #058fbb90
+# %% ../nbs/02_benchmark.ipynb #21a9f419
 import json,os,re
 from dataclasses import dataclass,field,replace
 from pathlib import Path
 
-import pandas as pd
-
+from .book import Book
 from .core import FastbookError,Span,locate,locate_all
 
 # %% ../nbs/02_benchmark.ipynb #74ca0db1
@@ -39,13 +38,14 @@ def unquote(
         if text.startswith('"') or text.endswith('"'): return text.strip('"').strip()
     return text
 
-# %% ../nbs/02_benchmark.ipynb #804fae56
+# %% ../nbs/02_benchmark.ipynb #3351e017
 @dataclass(frozen=True)
 class Context:
     "A verbatim passage of the chapter that supports a component."
     text:str # as it stands in the chapter
     span:Span|None=None # characters of the chapter's text; None: not looked up, or not there
     cell:int|None=None # index of the notebook cell that holds it
+    output:str='' # what the cell printed, where the context quotes that too
 
 @dataclass(frozen=True)
 class Component:
@@ -91,7 +91,7 @@ def _find_piece(piece, answer, taken):
     if not places: return locate(piece, answer)
     return min(places, key=lambda s: sum(s.overlaps(t) for t in taken))
 
-# %% ../nbs/02_benchmark.ipynb #cb04fd6a
+# %% ../nbs/02_benchmark.ipynb #74063756
 def _get(item, key, kind, default=None):
     "The value at `key`, checked: strings hold no lone surrogates and no NULs."
     value = item.get(key, default)
@@ -128,7 +128,8 @@ def _read_contexts(item):
     if spans is None: return tuple(Context(t) for t in texts)
     if len(spans) != len(texts):
         raise FastbookError(f"context_spans has {len(spans)} entries for {len(texts)} contexts; there must be one for each, null if unknown")
-    return tuple(Context(t) if s is None else Context(t, _span(s, 'context_spans'), s.get('cell')) for t,s in zip(texts, spans))
+    return tuple(Context(t) if s is None else Context(t, _span(s, 'context_spans'), s.get('cell'), _get(s, 'output', str, ''))
+                 for t,s in zip(texts, spans))
 
 # %% ../nbs/02_benchmark.ipynb #73eda8b2
 def _read_components(items, answer):
@@ -236,11 +237,12 @@ def save_benchmark(
     os.replace(temporary, path)
     return path
 
-# %% ../nbs/02_benchmark.ipynb #3f16a397
+# %% ../nbs/02_benchmark.ipynb #b8f47606
 def _span_dict(span): return {'start':span.start, 'end':span.end}
 
 def _context_dicts(contexts, chapter):
-    return [None if c.span is None else {'chapter':chapter, 'cell':c.cell, **_span_dict(c.span)} for c in contexts]
+    def entry(c): return {'chapter':chapter, 'cell':c.cell, **_span_dict(c.span), **({'output':c.output} if c.output else {})}
+    return [None if c.span is None else entry(c) for c in contexts]
 
 def _component_dict(component, question):
     pieces = [s.of(question.gold_answer) for s in component.spans] or [component.text]
@@ -262,14 +264,13 @@ def to_v1(
                            'answer_context':[_component_dict(c, q) for c in q.components], 'question_context':asked(q)}
                           for q in questions]}
 
-# %% ../nbs/02_benchmark.ipynb #135fa184
+# %% ../nbs/02_benchmark.ipynb #12514211
 def _locate_context(context, chapter, near):
     "`context` with span, cell and verbatim text; unchanged if it is not in the chapter."
     places = [Span(m.start(), m.start()+len(context.text)) for m in re.finditer(f'(?={re.escape(context.text)})', chapter.text)]
     span = min(places, key=lambda s: abs(s.start-near)) if places else locate(context.text, chapter.text, near)
     if span is None or not len(span): return context
-    cell = next((c.index for c in chapter.cells if c.span.contains(span)), None)
-    return Context(span.of(chapter.text), span, cell)
+    return Context(span.of(chapter.text), span, chapter.cell_at(span))
 
 def _locate_components(components, chapter, near=0):
     res = []
@@ -283,13 +284,11 @@ def _locate_components(components, chapter, near=0):
 
 def locate_contexts(
     benchmark:Benchmark, # contexts with or without spans
-    book, # a `Book`, or a list of chapters; questions about other chapters stay as they are
+    book:Book, # questions about chapters that it doesn't have stay as they are
 )->Benchmark: # its contexts have span, cell and the chapter's own text where they were found
     "Look up every context in its chapter."
-    chapters = {c.number:c for c in getattr(book, 'chapters', book)}
     def located(q):
-        if q.chapter not in chapters: return q
-        chapter = chapters[q.chapter]
-        return replace(q, components=_locate_components(q.components, chapter),
-                       question_components=_locate_components(q.question_components, chapter))
+        if q.chapter not in book: return q
+        return replace(q, components=_locate_components(q.components, book[q.chapter]),
+                       question_components=_locate_components(q.question_components, book[q.chapter]))
     return Benchmark([located(q) for q in benchmark], errors=benchmark.errors)

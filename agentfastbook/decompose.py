@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['MIN_WORDS', 'OPENERS', 'GRANULARITIES', 'answer_units', 'glue_units', 'decompose_spans', 'RuleDecomposer',
-           'Highlighted', 'show_components']
+           'show_components']
 
-# %% ../nbs/10_decompose.ipynb #d3a9347b
+# %% ../nbs/10_decompose.ipynb #a9d671e0
 import re
 from dataclasses import dataclass,field
-from html import escape
 
 from .core import FastbookError,Span,sentences
 from .benchmark import Component,Question
+from .show import Html,highlight
 
 # %% ../nbs/10_decompose.ipynb #9cced979
 MIN_WORDS = 7 # fewer words are not a fact to search for
@@ -126,31 +126,11 @@ class RuleDecomposer:
         texts = [span.of(question.gold_answer) for span in spans]
         return [Component(text, (span,), query=f'{question.text} {text}') for span,text in zip(spans, texts)]
 
-# %% ../nbs/10_decompose.ipynb #748fbd5d
-_HUES = (210, 40, 130, 330, 270, 0) # degrees on the colour wheel; neighbours are far apart
-
-class Highlighted(str):
-    "HTML as a string that notebooks show as HTML."
-    def _repr_html_(self): return str(self)
-
-def _visible(text): return escape(re.sub('[\0\ud800-\udfff]', '\ufffd', text))
-
+# %% ../nbs/10_decompose.ipynb #c172898e
 def show_components(
     text:str, # the gold answer
     components:list[Component|Span], # components with their spans, or spans alone
-)->Highlighted: # escaped HTML, each component in a colour of its own
+)->Html: # the answer, escaped, each component in a colour of its own
     "The answer with its components highlighted and numbered from 1."
-    marks = [(span, i) for i,c in enumerate(components) for span in ([c] if isinstance(c, Span) else c.spans) if len(span)]
-    starts,ends = {},{}
-    for span,i in marks:
-        span.of(text) # a span outside the text is an error here
-        starts.setdefault(span.start, []).append(i)
-        ends.setdefault(span.end, []).append(i)
-    borders,active,html = sorted({0, len(text), *starts, *ends}),[],''
-    for start,end in zip(borders, borders[1:]):
-        active = [i for i in active if i not in ends.get(start, [])] + starts.get(start, [])
-        fill = ', '.join(f'linear-gradient(hsla({h}, 90%, 55%, .28) 0 0)' for h in (_HUES[i % len(_HUES)] for i in active))
-        piece = _visible(text[start:end])
-        html += f'<mark style="background: {fill}; color: inherit">{piece}</mark>' if active else piece
-        html += ''.join(f'<sup>{i+1}</sup>' for i in ends.get(end, []))
-    return Highlighted(f'<div style="white-space: pre-wrap">{html}</div>')
+    marks = [(span, i) for i,c in enumerate(components) for span in ([c] if isinstance(c, Span) else c.spans)]
+    return highlight(text, marks, numbered=True)
