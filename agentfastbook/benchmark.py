@@ -264,9 +264,10 @@ def to_v1(
                            'answer_context':[_component_dict(c, q) for c in q.components], 'question_context':asked(q)}
                           for q in questions]}
 
-# %% ../nbs/02_benchmark.ipynb #12514211
+# %% ../nbs/02_benchmark.ipynb #1ef83317
 def _locate_context(context, chapter, near):
-    "`context` with span, cell and verbatim text; unchanged if it is not in the chapter."
+    "`context` with span, cell and verbatim text; unchanged if it has a fitting span, or is not in the chapter."
+    if context.span and chapter.text[context.span.start:context.span.end] == context.text: return context
     places = [Span(m.start(), m.start()+len(context.text)) for m in re.finditer(f'(?={re.escape(context.text)})', chapter.text)]
     span = min(places, key=lambda s: abs(s.start-near)) if places else locate(context.text, chapter.text, near)
     if span is None or not len(span): return context
