@@ -90,9 +90,9 @@ def fold(
             for f in folded: chars.append(f); starts.append(i); ends.append(i+1)
     return Folded(''.join(chars), starts, ends)
 
-# %% ../nbs/00_core.ipynb #6db03a33
+# %% ../nbs/00_core.ipynb #88addd06
 _URL = r'\]\((?:\w+:|[./#])[^)\s]*\)|\]\([^)\s]*\.\w{2,5}(?:#[^)\s]*)?\)'
-_NUMBER = r'(?<![\w\])])-?(?:\d+(?:[.,]\d+)*|\.\d+)(?![^\W_])(?:\s?%)?'
+_NUMBER = r'(?<![^\W_])(?<![)\]])-?(?:\d+(?:[.,]\d+)*|(?<!\.)\.\d+)(?![^\W_])(?:\s?%)?'
 _WORD = r"[^\W_]+(?:(?:'|_+)[^\W_]+|(?<=\d)[.,]\d+)*"
 _SYMBOL = r"""[!<>=+*/%-]=+|!(?=\w)|(?<=\d)\s?/\s?(?=\d)|[^\s\w.,;:?!"'()\[\]{}*_`#~>|\\/-]"""
 _TOKEN = re.compile(f'(?P<skip>{_URL})|{_NUMBER}|{_WORD}|{_SYMBOL}')
