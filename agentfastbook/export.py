@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['judge_passages', 'export_beir', 'export_trec', 'export_huggingface']
 
-# %% ../nbs/07_export.ipynb #3386be62
+# %% ../nbs/07_export.ipynb #7b53a40e
 import json
-from collections.abc import Iterable,Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .benchmark import Benchmark,Component,Question
+from .benchmark import Benchmark
 from .book import Book,Passage,passages
 from .core import FastbookError
 from .metrics import find_hits

@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['RULES', 'lint', 'ceilings', 'repair', 'statistics']
 
-# %% ../nbs/15_lint.ipynb #d3da34ad
+# %% ../nbs/15_lint.ipynb #63c235e3
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from .benchmark import Benchmark,Component,Context,Question,locate_contexts,parse_benchmark,to_v1,unquote
+from .benchmark import Benchmark,Context,locate_contexts,to_v1,unquote
 from .book import Book,passages,read_book
 from .core import Span,locate
 from .metrics import find_hits,modified_mrr,modified_recall,occurrences
