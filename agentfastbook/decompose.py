@@ -14,12 +14,13 @@ from .core import FastbookError,Span,sentences
 from .benchmark import Component,Question
 from .show import Html,highlight
 
-# %% ../nbs/10_decompose.ipynb #9cced979
-MIN_WORDS = 7 # fewer words are not a fact to search for
+# %% ../nbs/10_decompose.ipynb #7bce2c55
+MIN_WORDS = 6 # fewer words are not a fact to search for
 _SHORT = 12 # words: lines of lists and code have at most so many
 _CJK = '\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af'
 _WORD = re.compile(rf'[{_CJK}]|[^\W{_CJK}]+')
-_MARK = re.compile(r'(?<=;)\s+(?=\S)|\s+(?=\(?(?:[a-h]|\d\d?)\)\s)')
+_ENUMERATOR = re.compile(r'\(?(?:[a-h]|\d\d?)\)\s')
+_MARK = re.compile(rf'(?<=;)\s+(?=\S)|\s+(?={_ENUMERATOR.pattern})')
 
 def _count_words(text): return sum(1 for _ in _WORD.finditer(text))
 
@@ -60,39 +61,50 @@ def answer_units(
     for block in _blocks(text):
         content = block.of(text)
         whole = _is_list(content) or (units and text[units[-1].end-1] == ':')
-        pieces = [block] if whole else [p for s in sentences(content) for p in _marked_parts(s.shift(block.start), text)]
+        parts = [part for s in sentences(content) for part in _marked_parts(s.shift(block.start), text)]
+        pieces = [block] if whole else parts
         if whole and units: pieces[0] = Span(units.pop().start, block.end)
         units += pieces
     return units
 
-# %% ../nbs/10_decompose.ipynb #90fa9e81
+# %% ../nbs/10_decompose.ipynb #7f69d076
 OPENERS = { # class of openers: the words, as a regular expression
     'reasoning': 'therefore|thus|hence|so|or|we',
     'example': r'for example|for instance|e\.g',
-    'pronoun': 'it|they',
     'condition': 'if|when|whenever|unless|once',
 }
+_TERM = re.compile(rf'[\u3400-\u9fff]|[\u30a0-\u30ff\uac00-\ud7af]{{2}}|[^\W{_CJK}]{{4,}}')
+
+def _terms(text):
+    "Beginnings of words, or single Chinese characters, by which a repetition is noticed."
+    return {m.group()[:5].lower() for m in _TERM.finditer(text)}
+
+def _is_marked(unit, before, text): return text[before.end-1] == ';' or _ENUMERATOR.match(text, unit.start)
 
 def glue_units(
     text:str, # a gold answer
     units:list[Span], # what it may be cut into, in order
-    openers:tuple[str,...]=tuple(OPENERS), # regular expressions or names in `OPENERS`: a unit that starts so is glued to the one before
-    min_words:int=MIN_WORDS, # a unit with fewer words than this is glued, too
+    openers:tuple[str,...]=tuple(OPENERS), # names in `OPENERS` or regular expressions: a unit that starts so is glued
+    cohesion:bool=True, # is a unit that repeats no word of the one before it glued, too?
+    min_words:int=MIN_WORDS, # a unit with fewer words than this is glued in any case
 )->list[Span]: # runs of units, in order, in characters of `text`
     "Join each unit that leans on the one before it, or is too short to stand alone."
-    leans = re.compile(rf"\W*(?:{'|'.join(OPENERS.get(o, o) for o in openers) or '(?!)'})(?![\w-])", re.I)
-    res,size = [],0
+    opener = re.compile(rf"\W*(?:{'|'.join(OPENERS.get(o, o) for o in openers) or '(?!)'})(?![\w-])", re.I)
+    res,size,before = [],0,set()
     for unit in units:
-        words = _count_words(unit.of(text))
-        if res and (min(words, size) < min_words or leans.match(text, unit.start, unit.end)):
-            res[-1],size = Span(res[-1].start, unit.end),size+words
+        words,terms = _count_words(unit.of(text)),_terms(unit.of(text))
+        short = res and min(words, size) < min_words
+        leans = res and (opener.match(text, unit.start, unit.end) or
+                         (cohesion and not terms & before and not _is_marked(unit, res[-1], text)))
+        if short or leans: res[-1],size = Span(res[-1].start, unit.end),size+words
         else:
             res.append(unit)
             size = words
+        before = terms
     return res
 
-# %% ../nbs/10_decompose.ipynb #ed8b0ef0
-GRANULARITIES = {'fine':('reasoning','example'), 'standard':tuple(OPENERS), 'whole':()} # openers that glue
+# %% ../nbs/10_decompose.ipynb #2374f5fb
+GRANULARITIES = ('standard', 'fine', 'whole')
 
 def _check_granularity(granularity):
     if granularity not in GRANULARITIES:
@@ -107,7 +119,7 @@ def decompose_spans(
     if not isinstance(text, str): raise FastbookError(f"the gold answer is {text!r:.60}, but must be a string")
     units = answer_units(text)
     if granularity == 'whole': return [Span(units[0].start, units[-1].end)] if units else []
-    return glue_units(text, units, GRANULARITIES[granularity])
+    return glue_units(text, units, cohesion=granularity == 'standard')
 
 # %% ../nbs/10_decompose.ipynb #6feb62cf
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def recall_at_budget(
     n = count_in_budget(tokens, budget)
     return modified_recall(hits, n) if n else 0.
 
-# %% ../nbs/03_metrics.ipynb #787790f2
+# %% ../nbs/03_metrics.ipynb #f2ab0e7e
 def _novelty_gain(seen, row, alpha): return float(((1-alpha)**seen[row]).sum())
 
 def _alpha_dcg(rows, alpha, k):
@@ -86,7 +86,7 @@ def alpha_ndcg(
     pool:np.ndarray, # (passages, components) of all passages of the chapter, in any order
     k:int=10, # cut-off rank, >= 1
     alpha:float=.5, # how much a component that was seen before is discounted, 0..1
-)->float: # 0..1
+)->float: # from 0 to 1, or just above it where taking the best passage first is not the best ranking
     "Rank-weighted credit for new components, relative to a ranking of `pool` that takes the most rewarding passage first."
     seen,left,ideal = np.zeros(pool.shape[1]),[row for row in np.asarray(pool, dtype=bool) if row.any()],[]
     while left and len(ideal) < k:
@@ -95,15 +95,16 @@ def alpha_ndcg(
         seen += ideal[-1]
     return _alpha_dcg(np.asarray(hits, dtype=bool), alpha, k)/_alpha_dcg(np.array(ideal), alpha, k) if ideal else 0.
 
-# %% ../nbs/03_metrics.ipynb #3ebada91
+# %% ../nbs/03_metrics.ipynb #d9d4fb42
 def trec_measures(
     hits:dict[str,np.ndarray], # for each question (passages, components) of the ranking, best first
     pools:dict[str,np.ndarray], # for each question (passages, components); its first rows are the ranking's, the others were not retrieved
-    k:int=10, # cut-off rank, >= 1
+    k:int=10, # cut-off rank, 1..20: TREC's program goes no further
 )->dict[str,dict[str,float]]: # for each question its strec@k and alpha-nDCG@k
     "Subtopic recall and alpha-nDCG as TREC's own program computes them."
     try: import ir_measures,pyndeval
     except ImportError: raise FastbookError("trec_measures needs two packages: pip install ir-measures pyndeval") from None
+    if not 1 <= k <= 20: raise FastbookError(f"k is {k}, but TREC's program knows cut-offs from 1 to 20 only; use modified_recall or alpha_ndcg")
     def name(i): return f'{10**6-i:07}' # where two passages are worth the same, TREC's ideal ranking takes the greater name: the earlier one
     qrels = [ir_measures.Qrel(q, name(i), 1, str(c)) for q,rows in pools.items() for i,c in np.argwhere(rows)]
     run = [ir_measures.ScoredDoc(q, name(i), float(len(rows)-i)) for q,rows in hits.items() for i in range(len(rows))]
