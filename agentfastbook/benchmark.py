@@ -72,7 +72,7 @@ class Question:
         "Chapter and number in one word."
         return f'{self.chapter}/{self.number}'
 
-# %% ../nbs/02_benchmark.ipynb #d5ac3b52
+# %% ../nbs/02_benchmark.ipynb #2e82f928
 def find_components(
     answer:str, # a gold answer, already unquoted
     components:list[list[str]], # the pieces of each component, already unquoted
@@ -85,13 +85,17 @@ def find_components(
         taken += found[-1]
     return found
 
+def _literal(piece, text):
+    "All places where `piece` stands in `text` letter for letter, overlapping ones too."
+    if not piece: return []
+    return [Span(m.start(), m.start()+len(piece)) for m in re.finditer(f'(?={re.escape(piece)})', text)]
+
 def _find_piece(piece, answer, taken):
-    literal = [Span(m.start(), m.end()) for m in re.finditer(f'(?={re.escape(piece)})', answer)] if piece else []
-    places = [Span(s.start, s.start+len(piece)) for s in literal] or locate_all(piece, answer)
+    places = _literal(piece, answer) or locate_all(piece, answer)
     if not places: return locate(piece, answer)
     return min(places, key=lambda s: sum(s.overlaps(t) for t in taken))
 
-# %% ../nbs/02_benchmark.ipynb #74063756
+# %% ../nbs/02_benchmark.ipynb #1c0acfce
 def _get(item, key, kind, default=None):
     "The value at `key`, checked: strings hold no lone surrogates and no NULs."
     value = item.get(key, default)
@@ -118,7 +122,8 @@ def _flag(item, key, default):
     raise FastbookError(f"{key} is {value!r:.60}, but must be true or false; correct it in the file")
 
 def _span(d, key, text=None):
-    if not isinstance(d, dict): raise FastbookError(f"{key} holds {d!r:.60}, but must hold objects with start and end; correct it")
+    if not isinstance(d, dict):
+        raise FastbookError(f"{key} holds {d!r:.60}, but must hold objects with start and end; correct it")
     span = Span(_get(d, 'start', int), _get(d, 'end', int))
     if text is not None: span.of(text)
     return span
@@ -127,18 +132,20 @@ def _read_contexts(item):
     texts,spans = _strings(item, 'context') if item.get('context') is not None else [],item.get('context_spans')
     if spans is None: return tuple(Context(t) for t in texts)
     if len(spans) != len(texts):
-        raise FastbookError(f"context_spans has {len(spans)} entries for {len(texts)} contexts; there must be one for each, null if unknown")
-    return tuple(Context(t) if s is None else Context(t, _span(s, 'context_spans'), s.get('cell'), _get(s, 'output', str, ''))
-                 for t,s in zip(texts, spans))
+        raise FastbookError(f"context_spans has {len(spans)} entries for {len(texts)} contexts; "
+                            "there must be one for each, null if unknown")
+    def located(text, s): return Context(text, _span(s, 'context_spans'), s.get('cell'), _get(s, 'output', str, ''))
+    return tuple(Context(t) if s is None else located(t, s) for t,s in zip(texts, spans))
 
-# %% ../nbs/02_benchmark.ipynb #73eda8b2
+# %% ../nbs/02_benchmark.ipynb #d489d7e2
 def _read_components(items, answer):
     pieces = [[unquote(p) for p in _strings(i, 'answer_component')] for i in items]
     found,res = find_components(answer, pieces),[]
     for item,texts,spans in zip(items, pieces, found):
         if item.get('component_spans') is not None:
             spans = tuple(_span(s, 'component_spans', answer) for s in _get(item, 'component_spans', list))
-        if not any(texts): raise FastbookError("answer_component is empty; give a part of the gold answer, or remove the component")
+        if not any(texts):
+            raise FastbookError("answer_component is empty; give a part of the gold answer, or remove the component")
         text = ' '.join([s.of(answer) for s in spans] or texts)
         res.append(Component(text, spans, _read_contexts(item), _get(item, 'query', str, ''),
                              _flag(item, 'explicit_context', True), _flag(item, 'extraneous_answer', False)))
@@ -148,17 +155,19 @@ def read_question(
     item:dict, # a question as it stands in the file
 )->Question: # the same, clean and typed
     "Check and clean one question; a `FastbookError` says what is wrong with it."
-    if not isinstance(item, dict): raise FastbookError(f"the question is {item!r:.60}, but must be an object with keys and values")
+    if not isinstance(item, dict):
+        raise FastbookError(f"the question is {item!r:.60}, but must be an object with keys and values")
     chapter,number = _get(item, 'chapter', int),_get(item, 'question_number', int)
     answer,text = unquote(_get(item, 'gold_standard_answer', str)),unquote(_get(item, 'question_text', str))
     if not answer: raise FastbookError("gold_standard_answer is empty; write one, or remove the question")
     parts = {key:_get(item, key, list, []) for key in ('answer_context','question_context')}
     for key,values in parts.items():
         for value in values: _get({key:value}, key, dict)
-    asked = [Component(unquote(_get(q, 'question_component', str)), contexts=_read_contexts(q)) for q in parts['question_context']]
-    return Question(chapter, number, text, answer, _read_components(parts['answer_context'], answer), tuple(asked))
+    asked = tuple(Component(unquote(_get(q, 'question_component', str)), contexts=_read_contexts(q))
+                  for q in parts['question_context'])
+    return Question(chapter, number, text, answer, _read_components(parts['answer_context'], answer), asked)
 
-# %% ../nbs/02_benchmark.ipynb #340d1f8f
+# %% ../nbs/02_benchmark.ipynb #df3831a6
 @dataclass(frozen=True)
 class BadQuestion:
     "A question that could not be read."
@@ -183,7 +192,10 @@ class Benchmark:
             if (q.chapter, q.number) == tuple(key): return q
         raise FastbookError(f"no question {key} in this benchmark of {len(self)} questions; see its `questions`")
 
-def _whole(x): return x if isinstance(x, int) and not isinstance(x, bool) else None
+def _whole(item, key):
+    "The whole number at `key`, None if there is none."
+    value = item.get(key) if isinstance(item, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 def parse_benchmark(
     raw:dict, # a benchmark's JSON, parsed
@@ -191,13 +203,15 @@ def parse_benchmark(
 )->Benchmark: # the questions, and what could not be read
     "Read all questions of `raw`, collecting the bad ones."
     if not isinstance(raw, dict) or not isinstance(raw.get('questions'), list):
-        raise FastbookError("a benchmark must be an object with a list under the key 'questions', as in fastbook-benchmark")
+        raise FastbookError("a benchmark must be an object with a list under the key 'questions', "
+                            "as in fastbook-benchmark")
     questions,errors,seen = [],[],set()
     for i,item in enumerate(raw['questions']):
-        chapter,number = (_whole(item.get(k)) for k in ('chapter','question_number')) if isinstance(item, dict) else (None,None)
+        chapter,number = _whole(item, 'chapter'),_whole(item, 'question_number')
         try:
             question = read_question(item)
-            if question.id in seen: raise FastbookError(f"question {question.id} occurs twice; give it another question_number or remove it")
+            if question.id in seen:
+                raise FastbookError(f"question {question.id} occurs twice; give it another number or remove it")
         except FastbookError as e: errors.append(BadQuestion(i, chapter, number, str(e)))
         else: questions.append(question); seen.add(question.id)
     if not questions:
@@ -205,22 +219,26 @@ def parse_benchmark(
         raise FastbookError(f"the benchmark has no usable question; {first}")
     return Benchmark(questions, raw, errors, source)
 
-# %% ../nbs/02_benchmark.ipynb #e90dc605
+# %% ../nbs/02_benchmark.ipynb #6ad17ffa
+def _read_text(path):
+    name = path.name
+    try: return path.read_bytes().decode('utf-8')
+    except FileNotFoundError: problem = f"no benchmark file '{name}'; check the path, or fetch one with get_fastbook"
+    except OSError as e: problem = f"can't read the benchmark '{name}': {e.strerror}; give a JSON file that may be read"
+    except UnicodeDecodeError as e: problem = f"benchmark '{name}' is not UTF-8 at byte {e.start}; save it as UTF-8"
+    raise FastbookError(problem)
+
 def load_benchmark(
     path:str|Path, # a JSON file in the layout of fastbook-benchmark
 )->Benchmark: # its questions; those that can't be read are in `errors`
     "Read a benchmark file, or a dataset that `afb_curate` wrote."
     path = Path(path)
-    try: source = path.read_bytes().decode('utf-8')
-    except FileNotFoundError: raise FastbookError(f"no benchmark file {path.name!r}; check the path, or fetch one with get_fastbook") from None
-    except OSError as e: raise FastbookError(f"can't read the benchmark {path.name!r}: {e.strerror}; give a JSON file that may be read") from None
-    except UnicodeDecodeError as e:
-        raise FastbookError(f"benchmark {path.name!r} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
+    source = _read_text(path)
     try: return parse_benchmark(json.loads(source.removeprefix('\ufeff')), source)
-    except (json.JSONDecodeError, RecursionError) as e:
-        where = f" at line {e.lineno}, column {e.colno}: {e.msg}" if isinstance(e, json.JSONDecodeError) else ": nested too deeply"
-        raise FastbookError(f"benchmark {path.name!r} is not valid JSON{where}; is it truncated? fetch or export it again") from None
+    except json.JSONDecodeError as e: problem = f"at line {e.lineno}, column {e.colno}: {e.msg}"
+    except RecursionError: problem = "as it is nested too deeply"
     except FastbookError as e: raise FastbookError(f"{path.name}: {e}") from None
+    raise FastbookError(f"benchmark '{path.name}' is not valid JSON {problem}; is it truncated? fetch it again")
 
 def save_benchmark(
     benchmark:Benchmark, # with the content to save
@@ -228,20 +246,21 @@ def save_benchmark(
 )->Path: # the same path
     "Write a benchmark as JSON; unchanged content is written exactly as it was read."
     raw,path = to_v1(benchmark.questions) if benchmark.raw is None else benchmark.raw,Path(path)
-    text = json.dumps(raw, indent=1, ensure_ascii=False)
-    source = benchmark.source
-    if source and json.dumps(json.loads(source.removeprefix('\ufeff')), indent=1, ensure_ascii=False) == text: text = source
+    def dump(content): return json.dumps(content, indent=1, ensure_ascii=False)
+    text,source = dump(raw),benchmark.source
+    if source and dump(json.loads(source.removeprefix('\ufeff'))) == text: text = source
     if re.search('[\ud800-\udfff]', text): text = json.dumps(raw, indent=1)
     temporary = path.with_name(path.name+'.tmp')
     temporary.write_bytes(text.encode('utf-8'))
     os.replace(temporary, path)
     return path
 
-# %% ../nbs/02_benchmark.ipynb #b8f47606
+# %% ../nbs/02_benchmark.ipynb #b08cad49
 def _span_dict(span): return {'start':span.start, 'end':span.end}
 
 def _context_dicts(contexts, chapter):
-    def entry(c): return {'chapter':chapter, 'cell':c.cell, **_span_dict(c.span), **({'output':c.output} if c.output else {})}
+    def entry(c):
+        return {'chapter':chapter, 'cell':c.cell, **_span_dict(c.span), **({'output':c.output} if c.output else {})}
     return [None if c.span is None else entry(c) for c in contexts]
 
 def _component_dict(component, question):
@@ -264,12 +283,12 @@ def to_v1(
                            'answer_context':[_component_dict(c, q) for c in q.components], 'question_context':asked(q)}
                           for q in questions]}
 
-# %% ../nbs/02_benchmark.ipynb #1ef83317
+# %% ../nbs/02_benchmark.ipynb #76cf48c4
 def _locate_context(context, chapter, near):
     "`context` with span, cell and verbatim text; unchanged if it has a fitting span, or is not in the chapter."
     if context.span and chapter.text[context.span.start:context.span.end] == context.text: return context
-    places = [Span(m.start(), m.start()+len(context.text)) for m in re.finditer(f'(?={re.escape(context.text)})', chapter.text)]
-    span = min(places, key=lambda s: abs(s.start-near)) if places else locate(context.text, chapter.text, near)
+    span = min(_literal(context.text, chapter.text), key=lambda s: abs(s.start-near), default=None)
+    if span is None: span = locate(context.text, chapter.text, near)
     if span is None or not len(span): return context
     return Context(span.of(chapter.text), span, chapter.cell_at(span))
 

@@ -180,9 +180,9 @@ def locate(
         return min(found, key=lambda s: abs(s.start-at))
     return next((s for s in found if s.of(text) == quote), found[0])
 
-# %% ../nbs/00_core.ipynb #942ad689
-_STOP = re.compile(r'''(?P<mark>[.!?…]+)["'”’)\]*_`]*(?=\s)|(?P<cjk>[。！？]+[」』”’）]*)|(?P<line>\n)''')
-_ABBREVIATION = re.compile(r'(?:^|[\s(“"])(?:e\.g|i\.e|cf|vs|et al|mr|mrs|ms|dr|prof|figs?|eqs?|no|approx|ca|\w|[ivx]+)$', re.I)
+# %% ../nbs/00_core.ipynb #13873fdd
+_STOP = re.compile(r'''(?<![.!?…])(?P<mark>[.!?…]+)["'”’)\]*_`]*(?=\s)|(?P<cjk>[。！？]+[」』”’）]*)|(?P<line>\n)''')
+_ABBREVIATION = re.compile(r'(?:^|[\s(“"])(?:e\.g|i\.e|cf|vs|et al|incl|mr|mrs|ms|dr|prof|figs?|eqs?|no|approx|ca|\w|[ivx]+)$', re.I)
 _NUMBERED = re.compile(r'(?:^|\n)\s*(?:>\s*)?(?:\d+|[a-z])$', re.I)
 _WRAPPED = 60 # characters: a line at least this long whose successor starts in lower case was only wrapped
 

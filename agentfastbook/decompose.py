@@ -14,7 +14,7 @@ from .core import FastbookError,Span,sentences
 from .benchmark import Component,Question
 from .show import Html,highlight
 
-# %% ../nbs/10_decompose.ipynb #7bce2c55
+# %% ../nbs/10_decompose.ipynb #5f77bcc6
 MIN_WORDS = 6 # fewer words are not a fact to search for
 _SHORT = 12 # words: lines of lists and code have at most so many
 _CJK = '\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af'
@@ -44,10 +44,12 @@ def _is_list(block):
 def _marked_parts(sentence, text):
     "Cut a sentence at its marks, unless the part before the mark is too short to be a fact."
     start = end = sentence.start
-    words = 0
+    words = brackets = 0
     for m in _MARK.finditer(text, sentence.start, sentence.end):
-        words,end = words+_count_words(text[end:m.start()]),m.start()
-        if words >= MIN_WORDS:
+        piece = text[end:m.start()]
+        words,end = words+_count_words(piece),m.start()
+        brackets = max(0, brackets+piece.count('(')-piece.count(')'))
+        if words >= MIN_WORDS and not brackets:
             yield Span(start, end)
             start = end = m.end()
             words = 0

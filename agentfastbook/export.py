@@ -16,24 +16,26 @@ from .book import Book,Passage,passages
 from .core import FastbookError
 from .metrics import find_hits
 
-# %% ../nbs/07_export.ipynb #65ddd95e
+# %% ../nbs/07_export.ipynb #8aff5b6e
 def judge_passages(
     benchmark:Benchmark, # hand-curated or made
     book:Book, # the book it is about
     max_tokens:int=200, # size of a passage in tokens, >= 1
-)->tuple[list[Passage],dict[str,list[tuple[int,str]]]]: # all passages; for each question's id its judgements: component (from 1) and passage id
+)->tuple[list[Passage],dict[str,list[tuple[int,str]]]]: # passages; by question pairs of component (from 1) and passage
     "Cut the book into passages and judge which of them support which component."
     cut = {c.number:passages(c, max_tokens) for c in book}
     judged = {}
     for q in benchmark:
-        if q.chapter not in cut: raise FastbookError(f"question {q.id} is about chapter {q.chapter}, which is not in the book; add the chapter or leave the question out")
+        if q.chapter not in cut:
+            raise FastbookError(f"question {q.id} is about chapter {q.chapter}, which is not in the book; "
+                                "add the chapter or leave the question out")
         hits = find_hits([[c.text for c in x.contexts] for x in q.components], [p.text for p in cut[q.chapter]])
         judged[q.id] = [(int(c)+1, _plain_id(cut[q.chapter][p].id)) for c,p in np.argwhere(hits.T)]
     return [p for ps in cut.values() for p in ps],judged
 
 def _plain_id(name): return '_'.join(name.split())
 
-# %% ../nbs/07_export.ipynb #516885dc
+# %% ../nbs/07_export.ipynb #4d6bb1fa
 def _write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(''.join(f'{line}\n' for line in lines).encode('utf-8'))
@@ -50,7 +52,8 @@ def export_beir(
     "Write corpus, queries and judgements in BEIR's layout."
     path,(found,judged) = Path(path),judge_passages(benchmark, book, max_tokens)
     relevant = [(q, p) for q,pairs in judged.items() for p in dict.fromkeys(p for _,p in pairs)]
-    return [_json_lines(path/'corpus.jsonl', ({'_id':_plain_id(p.id), 'title':' > '.join(p.headings), 'text':p.text} for p in found)),
+    corpus = ({'_id':_plain_id(p.id), 'title':' > '.join(p.headings), 'text':p.text} for p in found)
+    return [_json_lines(path/'corpus.jsonl', corpus),
             _json_lines(path/'queries.jsonl', ({'_id':q.id, 'text':q.text} for q in benchmark)),
             _write(path/'qrels'/'test.tsv', ['query-id\tcorpus-id\tscore', *(f'{q}\t{p}\t1' for q,p in relevant)])]
 
@@ -68,7 +71,7 @@ def export_trec(
             _write(path/'qrels.txt', (f'{q} 0 {p} 1' for q,p in relevant)),
             _write(path/'qrels-diversity.txt', (f'{q} {c} {p} 1' for q,pairs in judged.items() for c,p in pairs))]
 
-# %% ../nbs/07_export.ipynb #231b224e
+# %% ../nbs/07_export.ipynb #9ac238d5
 def _context_row(context, with_text):
     span = context.span
     return {'text':context.text if with_text else None, 'cell':context.cell,
@@ -103,8 +106,8 @@ configs:
 
 # {title}
 
-{n_questions} questions with gold answers, {n_components} components (atomic facts of an answer) and {n_contexts} contexts
-(verbatim passages of the book that support a component).
+{n_questions} questions with gold answers, {n_components} components (atomic facts of an answer) and
+{n_contexts} contexts (verbatim passages of the book that support a component).
 
 ## Source
 
@@ -116,20 +119,22 @@ configs:
 
 - `chapter`, `number`: where the question stands in the book
 - `question`, `answer`: the question and its gold answer
-- `components`: for each fact its `text`, its `spans` in `answer`, `explicit` (do the contexts say it in so many words?),
-  `extraneous` (beside the point of the question?), and its `contexts`
+- `components`: for each fact its `text`, its `spans` in `answer`, its `contexts`, `explicit` (do the contexts say it
+  in so many words?) and `extraneous` (is it beside the point of the question?)
 - `contexts`: `text`, notebook `cell`, and `start` and `end` in the chapter's text
 - `question_components`: the same for parts of the question itself
 
 All offsets are characters, half-open `[start, end)`. A chapter's text is the source of its Markdown and code cells in
 order, each followed by a newline, up to the first Markdown cell with `## Questionnaire`.
 '''
-_WITH_TEXT = "The contexts quote the book. Check that its licence allows you to pass them on before you publish this dataset."
-_WITHOUT_TEXT = ("The book's text is not part of this dataset: `text` of the contexts is empty, and their offsets give it "
-                 "back from your own copy of the book.")
+_WITH_TEXT = "The contexts quote the book. Check that its licence allows you to pass them on before you publish them."
+_WITHOUT_TEXT = ("The book's text is not part of this dataset: `text` of the contexts is empty, and their offsets "
+                 "give it back from your own copy of the book.")
 
-# %% ../nbs/07_export.ipynb #7006f54b
-def _size(n): return next((name for limit,name in ((10**3,'n<1K'), (10**4,'1K<n<10K'), (10**5,'10K<n<100K')) if n < limit), 'n>100K')
+# %% ../nbs/07_export.ipynb #d3dfccad
+def _size(n):
+    limits = {10**3:'n<1K', 10**4:'1K<n<10K', 10**5:'10K<n<100K'}
+    return next((name for limit,name in limits.items() if n < limit), 'n>100K')
 
 def export_huggingface(
     benchmark:Benchmark, # with spans, as from `locate_contexts` or `repair`
@@ -140,12 +145,16 @@ def export_huggingface(
     with_text:bool=False, # write the text of contexts, too? only where the book's licence allows it
 )->list[Path]: # the files: test.jsonl, README.md
     "Write a dataset with its card for the `datasets` library."
-    if not source.strip(): raise FastbookError("source is empty; say where the questions, the answers and the book come from")
+    if not source.strip():
+        raise FastbookError("source is empty; say where the questions, the answers and the book come from")
     path,parts = Path(path),[c for q in benchmark for c in q.components]
     lost = sum(c.span is None for x in parts for c in x.contexts)
     if lost and not with_text:
-        raise FastbookError(f"{lost} contexts have no span and would be lost without their text; call locate_contexts or repair first, or pass with_text=True")
-    card = _CARD.format(name=json.dumps(name), title=name, license=license, size=_size(len(benchmark)), source=source.strip(),
-                        n_questions=len(benchmark), n_components=len(parts), n_contexts=sum(len(c.contexts) for c in parts),
-                        text_note=_WITH_TEXT if with_text else _WITHOUT_TEXT)
-    return [_json_lines(path/'test.jsonl', (_question_row(q, with_text) for q in benchmark)), _write(path/'README.md', card.splitlines())]
+        raise FastbookError(f"{lost} contexts have no span and would be lost without their text; "
+                            "call locate_contexts or repair first, or pass with_text=True")
+    card = _CARD.format(name=json.dumps(name), title=name, license=license, size=_size(len(benchmark)),
+                        source=source.strip(), text_note=_WITH_TEXT if with_text else _WITHOUT_TEXT,
+                        n_questions=len(benchmark), n_components=len(parts),
+                        n_contexts=sum(len(c.contexts) for c in parts))
+    return [_json_lines(path/'test.jsonl', (_question_row(q, with_text) for q in benchmark)),
+            _write(path/'README.md', card.splitlines())]

@@ -18,9 +18,10 @@ from .book import Book,passages,read_book
 from .core import Span,locate
 from .metrics import find_hits,modified_mrr,modified_recall,occurrences
 
-# %% ../nbs/15_lint.ipynb #d39e65da
+# %% ../nbs/15_lint.ipynb #7329f59d
 RULES = { # kind of defect: (rule, remedy)
-    'unreadable question': ("a question has chapter, number, text and gold answer of the right types", "correct it in the file; until then it counts as failed"),
+    'unreadable question': ("a question has chapter, number, text and gold answer of the right types",
+                            "correct it in the file; until then it counts as failed"),
     'chapter not in book': ("each question's chapter is in the book", "add the chapter's notebook"),
     'wrapped in quotes': ("a string has no quotes that are not part of the text", "unquote() takes them off"),
     'unbalanced quote': ("quotes come in pairs", "unquote() takes a stray one off"),
@@ -35,22 +36,26 @@ RULES = { # kind of defect: (rule, remedy)
     'crossing components': ("components don't overlap", "cut them at their common border"),
     'component out of order': ("components follow the answer", "sort them by their spans"),
     'no context': ("a component has a context that supports it", "find one, or count it as not findable"),
-    'output in context': ("a context is part of the chapter's text", "keep the code; the output is found by read_chapter(outputs=True)"),
+    'output in context': ("a context is part of the chapter's text",
+                          "keep the code; the output is found by read_chapter(outputs=True)"),
     'escaped character': ("a character stands for itself", "decode it"),
     'context reworded': ("a context is in the chapter to the letter", "take the chapter's own letters"),
-    'context not in chapter': ("a context is in the chapter's text", "find its source, or count the component as not findable"),
+    'context not in chapter': ("a context is in the chapter's text",
+                               "find its source, or count the component as not findable"),
     'context repeated in chapter': ("a context stands in one place of the chapter", "give its span"),
     'context across cells': ("a context lies in one cell", "split it"),
     'question part not in question': ("a part of a question is in its text", "copy it from the question"),
 }
 
-# %% ../nbs/15_lint.ipynb #23b39030
+# %% ../nbs/15_lint.ipynb #84761ddd
 def _string_defects(text):
     "Names of what is wrong with a string's ends."
     clean,stripped,inner = unquote(text),text.strip(),text.strip('"')
     if clean != stripped: yield 'wrapped in quotes' if clean == stripped[1:-1].strip() else 'unbalanced quote'
     elif text.count('"') % 2: yield 'unbalanced quote'
     if inner != inner.strip(): yield 'white space at an end'
+
+_FLAGS = ('explicit_context','extraneous_answer')
 
 def _raw_defects(item):
     "Component number or None, defect and value, for one question as it stands in the file."
@@ -61,12 +66,12 @@ def _raw_defects(item):
         if isinstance(pieces, list): yield i,'list component',f'{len(pieces)} pieces: {" | ".join(pieces)}'
         for piece in pieces if isinstance(pieces, list) else [pieces]:
             for defect in _string_defects(piece): yield i,defect,piece
-        flags = [f'{k}="{component[k]}"' for k in ('explicit_context','extraneous_answer') if isinstance(component.get(k), str)]
+        flags = [f'{k}="{v}"' for k,v in component.items() if k in _FLAGS and isinstance(v, str)]
         if flags: yield i,'flag as string',', '.join(flags)
         for context in component.get('context') or []:
-            if 'white space at an end' in _string_defects(context): yield i,'white space at an end',f'context: {context}'
+            if context != context.strip(): yield i,'white space at an end',f'context: {context}'
 
-# %% ../nbs/15_lint.ipynb #4bb60ca8
+# %% ../nbs/15_lint.ipynb #75eeee10
 def _characters(component): return {i for s in component.spans for i in range(s.start, s.end)}
 
 def _pair_defect(first, second):
@@ -81,7 +86,8 @@ def _component_defects(question):
     answer,last = question.gold_answer,0
     for i,component in enumerate(question.components, 1):
         if not component.spans: yield i,'component not in answer',component.text
-        if any(len(occurrences(s.of(answer), answer)) > 1 for s in component.spans): yield i,'component repeated in answer',component.text
+        if any(len(occurrences(s.of(answer), answer)) > 1 for s in component.spans):
+            yield i,'component repeated in answer',component.text
         for j,other in enumerate(question.components[:i-1], 1):
             if defect := _pair_defect(other, component): yield i,defect,f'with component {j}: {component.text}'
         start = component.spans[0].start if component.spans else last
@@ -114,7 +120,7 @@ def _context_defects(question, book):
         for context in component.contexts:
             if defect := _context_defect(context, book[question.chapter]): yield i,defect,context.text
 
-# %% ../nbs/15_lint.ipynb #c9b6e542
+# %% ../nbs/15_lint.ipynb #01ee878b
 def _all_defects(benchmark, book):
     raw = to_v1(benchmark.questions) if benchmark.raw is None else benchmark.raw
     items = iter(raw['questions'])
@@ -125,7 +131,8 @@ def _all_defects(benchmark, book):
         for defects in (_raw_defects(item), _component_defects(question), _context_defects(question, book)):
             for component,defect,value in defects: yield question.id,component,defect,value
     scorings = Counter(c.get('scoring_type') for item in good for c in item.get('answer_context', []))
-    if len(scorings) == 1 and None not in scorings: yield '',None,'constant field',f'scoring_type is always {[*scorings][0]!r}'
+    if len(scorings) == 1 and None not in scorings:
+        yield '',None,'constant field',f'scoring_type is always {[*scorings][0]!r}'
 
 def lint(
     benchmark:Benchmark, # as loaded
@@ -136,7 +143,7 @@ def lint(
     table = pd.DataFrame(rows, columns=['question','component','defect','value','rule','remedy'])
     return table.astype({'component':'Int64'})
 
-# %% ../nbs/15_lint.ipynb #08af585b
+# %% ../nbs/15_lint.ipynb #63d0a7c8
 def _best_ranking(hits):
     "Reorder the passages so that each adds as many components as possible."
     left,order,seen = list(range(len(hits))),[],np.zeros(hits.shape[1], dtype=bool)
@@ -160,20 +167,22 @@ def ceilings(
             for q in benchmark if q.chapter in cut and q.components]
     parts = [x for q in benchmark if q.chapter in cut for x in q.components]
     findable = int(sum(h.any(0).sum() for h in hits))
-    rows = {f'MRR@{k}':np.mean([modified_mrr(h, k) for h in hits]), f'Recall@{k}':np.mean([modified_recall(h, k) for h in hits]),
+    rows = {f'MRR@{k}':np.mean([modified_mrr(h, k) for h in hits]),
+            f'Recall@{k}':np.mean([modified_recall(h, k) for h in hits]),
             'questions':len(hits), 'components':len(parts), 'findable components':findable}
     return pd.DataFrame(rows.items(), columns=['measure','value'])
 
-# %% ../nbs/15_lint.ipynb #b1619411
+# %% ../nbs/15_lint.ipynb #ea8cf28a
 def _decode(text): return _ESCAPE.sub(lambda m: chr(int(m[1], 16)), text)
 
 def _mend_output(context, chapter, printed):
     "A context with a cell's output: its code in `chapter`, its output from `printed`, the same chapter with outputs."
     span = locate(context.text, printed.text)
     if span is None or (index := printed.cell_at(span)) is None: return context
-    source = next(c.span for c in chapter.cells if c.index == index)
-    start,end = (s-next(c.span.start for c in printed.cells if c.index == index)-len('```python\n') for s in (span.start, span.end))
-    code = Span(source.start+max(0, start), source.start+min(len(source), end))
+    source,whole = (next(c.span for c in x.cells if c.index == index) for x in (chapter, printed))
+    code_start = whole.start+len('```python\n')
+    start,end = max(0, span.start-code_start),min(len(source), span.end-code_start)
+    code = Span(source.start+start, source.start+end)
     return Context(code.of(chapter.text), code, index, span.of(printed.text).partition(_OUTPUT)[2])
 
 def _merge(components):
@@ -194,7 +203,8 @@ def _mend_question(question, book, printed):
                    question_components=tuple(map(mend, question.question_components)))
 
 def _decode_contexts(question):
-    def decode(component): return replace(component, contexts=tuple(replace(c, text=_decode(c.text)) for c in component.contexts))
+    def decode(component):
+        return replace(component, contexts=tuple(replace(c, text=_decode(c.text)) for c in component.contexts))
     return replace(question, components=tuple(map(decode, question.components)))
 
 # %% ../nbs/15_lint.ipynb #2ea5c741
@@ -218,14 +228,15 @@ def repair(
     mended = [_mend_question(q, book, printed) for q in locate_contexts(Benchmark(plain), book)]
     return Benchmark(mended, _to_v2(mended), benchmark.errors)
 
-# %% ../nbs/15_lint.ipynb #795ef6d9
+# %% ../nbs/15_lint.ipynb #fc867db2
 def statistics(
     benchmark:Benchmark, # loaded or made
 )->pd.DataFrame: # a row for each chapter and one for all
     "Count questions, components and contexts by chapter."
     def row(questions):
         parts = [c for q in questions for c in q.components]
-        return {'questions':len(questions), 'components':len(parts), 'components per question':len(parts)/len(questions),
+        return {'questions':len(questions), 'components':len(parts),
+                'components per question':len(parts)/len(questions),
                 'contexts':sum(len(c.contexts) for c in parts), 'without context':sum(not c.contexts for c in parts),
                 'implicit':sum(not c.explicit for c in parts), 'extraneous':sum(c.extraneous for c in parts)}
     chapters = sorted({q.chapter for q in benchmark})

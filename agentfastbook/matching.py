@@ -92,7 +92,7 @@ def cover(
         res.append(Cover(_trim(mask, words), verbatim, bool(invented)))
     return res
 
-# %% ../nbs/09_matching.ipynb #ae115717
+# %% ../nbs/09_matching.ipynb #4dc402a5
 def _sizes(answer): return np.array([len(w) for w in _words(answer)], dtype=float)
 
 def iou(
@@ -113,7 +113,7 @@ def drop_duplicates(
     return list(kept.values())
 
 def _assign(scores, at_least):
-    "The sum of the best pairs, counting those of at least `at_least` (0: summing all), one pair for each row and column."
+    "The best pairing of rows and columns: the sum of its scores, or the number of those of at least `at_least`."
     from scipy.optimize import linear_sum_assignment
     counted = scores if not at_least else np.where(scores >= at_least, 1+scores, 0.)
     rows,columns = linear_sum_assignment(-counted)
@@ -127,21 +127,23 @@ def _borders(covers, n):
 
 def _recovered(target, covers, sizes, threshold):
     "Is the cover `target` a union of those `covers` that lie in it?"
-    inside = [c.words for c in covers if sizes[c.words].sum() and sizes[c.words & target].sum() >= threshold*sizes[c.words].sum()]
+    def lies_in(words): return words.any() and sizes[words & target].sum() >= threshold*sizes[words].sum()
+    inside = [c.words for c in covers if lies_in(c.words)]
     return iou(np.any(inside, axis=0), target, sizes) >= threshold if inside else False
 
-# %% ../nbs/09_matching.ipynb #595581db
+# %% ../nbs/09_matching.ipynb #024715a2
 def _count(answer, gold, predicted, threshold=.9):
     "Everything that `score_decomposition` adds up, for one question."
     gold,predicted,sizes = cover(answer, drop_duplicates(gold)),cover(answer, drop_duplicates(predicted)),_sizes(answer)
-    scores = np.array([[iou(g.words, p.words, sizes) for p in predicted] for g in gold]).reshape(len(gold), len(predicted))
-    marks = _borders(gold, len(sizes)),_borders(predicted, len(sizes))
+    scores = np.array([[iou(g.words, p.words, sizes) for p in predicted] for g in gold])
+    scores = scores.reshape(len(gold), len(predicted))
+    a,b = _borders(gold, len(sizes)),_borders(predicted, len(sizes))
     return dict(n_gold=len(gold), n_predicted=len(predicted), soft=_assign(scores, 0), hits=_assign(scores, .8),
-                verbatim=sum(p.verbatim for p in predicted), borders=len(marks[0])+len(marks[1]), shared=len(marks[0] & marks[1]),
+                verbatim=sum(p.verbatim for p in predicted), borders=len(a)+len(b), shared=len(a & b),
                 recovered=sum(_recovered(g.words, predicted, sizes, threshold) for g in gold))
 
 def decomposition_sums(
-    pairs:Sequence[tuple[str,Sequence,Sequence]], # for each question: gold answer, gold components, predicted components
+    pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
 )->dict[str,tuple[np.ndarray,np.ndarray]]: # for each measure numerators and denominators by question
     "The sums behind `score_decomposition`, for comparing splitters with `metrics.compare`."
     if not pairs: raise FastbookError("no decompositions to score; give at least one question")
@@ -153,13 +155,13 @@ def decomposition_sums(
     return {name:(a.to_numpy(float), b.to_numpy(float)) for name,(a,b) in sums.items()}
 
 def score_decomposition(
-    pairs:Sequence[tuple[str,Sequence,Sequence]], # for each question: gold answer, gold components, predicted components
+    pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
     seed:int=42, # of the bootstrap
 )->pd.DataFrame: # measure, value, low, high
     "How well predicted components match gold ones."
     return summarize(decomposition_sums(pairs), seed)
 
-# %% ../nbs/09_matching.ipynb #e747efc3
+# %% ../nbs/09_matching.ipynb #9972af9f
 @dataclass(frozen=True)
 class Labels:
     "The labels of one question's components."
@@ -186,12 +188,13 @@ def label_components(
     predicted:Sequence[str|Sequence[str]], # an engine's components
 )->Labels: # for each predicted component its labels, for each gold component whether it is missing
     "The labels that the author of fastbook-benchmark would give."
-    golds,preds,sizes,numbers = cover(answer, gold),cover(answer, predicted),_sizes(answer),_sentence_numbers(answer)
+    gold,predicted,sizes,numbers = cover(answer, gold),cover(answer, predicted),_sizes(answer),_sentence_numbers(answer)
     def union(covers): return np.any([c.words for c in covers], axis=0) if covers else np.zeros(len(sizes), bool)
-    in_gold,in_predicted = union(golds),union(preds)
-    return Labels([_label(p, golds, in_gold, sizes) for p in preds], [_is_missing(g.words, in_predicted, numbers, sizes) for g in golds])
+    in_gold,in_predicted = union(gold),union(predicted)
+    return Labels([_label(p, gold, in_gold, sizes) for p in predicted],
+                  [_is_missing(g.words, in_predicted, numbers, sizes) for g in gold])
 
-# %% ../nbs/09_matching.ipynb #ef8da41e
+# %% ../nbs/09_matching.ipynb #96370165
 LABELS = ('exact','partial','extra','hallucination')
 
 def flatten_labels(
@@ -206,13 +209,14 @@ def cohen_kappa(
 )->float: # 1: always the same, 0: as often as by chance; 1 if neither ever varies and they agree
     "Agreement of two raters beyond chance."
     a,b = np.asarray(first, dtype=bool),np.asarray(second, dtype=bool)
-    if len(a) != len(b) or not len(a): raise FastbookError(f"kappa of {len(a)} and {len(b)} decisions; both must have decided on the same things")
+    if len(a) != len(b) or not len(a):
+        raise FastbookError(f"kappa of {len(a)} and {len(b)} decisions; both must have decided on the same things")
     agreed,chance = (a == b).mean(),a.mean()*b.mean()+(1-a.mean())*(1-b.mean())
     return float((agreed-chance)/(1-chance)) if chance < 1 else 1.
 
-# %% ../nbs/09_matching.ipynb #8e9a5db1
+# %% ../nbs/09_matching.ipynb #f9db2525
 def score_labels(
-    pairs:Sequence[tuple[str,Sequence,Sequence]], # for each question: gold answer, gold components, predicted components
+    pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
     seed:int=42, # of the bootstrap
 )->pd.DataFrame: # measure, value, low, high
     "Share of predicted components with each label, and of gold components that are missing."

@@ -53,7 +53,7 @@ def modified_recall(
     found = np.isfinite(_first_ranks(hits, k))
     return float(found.mean()) if len(found) else 0.
 
-# %% ../nbs/03_metrics.ipynb #8cb74cb8
+# %% ../nbs/03_metrics.ipynb #b3000ce6
 def count_in_budget(
     tokens:Sequence[int], # tokens of each passage, best first
     budget:int, # tokens that may be spent
@@ -67,11 +67,12 @@ def recall_at_budget(
     budget:int, # tokens that may be spent
 )->float: # share of components found, 0..1
     "Share of components found in the best passages that fit into `budget` tokens."
-    if len(tokens) != len(hits): raise FastbookError(f"{len(tokens)} token counts for {len(hits)} passages; give one for each")
+    if len(tokens) != len(hits):
+        raise FastbookError(f"{len(tokens)} token counts for {len(hits)} passages; give one for each")
     n = count_in_budget(tokens, budget)
     return modified_recall(hits, n) if n else 0.
 
-# %% ../nbs/03_metrics.ipynb #f2ab0e7e
+# %% ../nbs/03_metrics.ipynb #13e01f81
 def _novelty_gain(seen, row, alpha): return float(((1-alpha)**seen[row]).sum())
 
 def _alpha_dcg(rows, alpha, k):
@@ -87,7 +88,7 @@ def alpha_ndcg(
     k:int=10, # cut-off rank, >= 1
     alpha:float=.5, # how much a component that was seen before is discounted, 0..1
 )->float: # from 0 to 1, or just above it where taking the best passage first is not the best ranking
-    "Rank-weighted credit for new components, relative to a ranking of `pool` that takes the most rewarding passage first."
+    "Rank-weighted credit for new components, relative to taking the most rewarding passage of `pool` at each rank."
     seen,left,ideal = np.zeros(pool.shape[1]),[row for row in np.asarray(pool, dtype=bool) if row.any()],[]
     while left and len(ideal) < k:
         best = max(range(len(left)), key=lambda i: _novelty_gain(seen, left[i], alpha))
@@ -95,20 +96,22 @@ def alpha_ndcg(
         seen += ideal[-1]
     return _alpha_dcg(np.asarray(hits, dtype=bool), alpha, k)/_alpha_dcg(np.array(ideal), alpha, k) if ideal else 0.
 
-# %% ../nbs/03_metrics.ipynb #d9d4fb42
+# %% ../nbs/03_metrics.ipynb #cfa3f2e6
 def trec_measures(
     hits:dict[str,np.ndarray], # for each question (passages, components) of the ranking, best first
-    pools:dict[str,np.ndarray], # for each question (passages, components); its first rows are the ranking's, the others were not retrieved
+    pools:dict[str,np.ndarray], # the same of all passages of the chapter, the ranking's first
     k:int=10, # cut-off rank, 1..20: TREC's program goes no further
 )->dict[str,dict[str,float]]: # for each question its strec@k and alpha-nDCG@k
     "Subtopic recall and alpha-nDCG as TREC's own program computes them."
+    if not 1 <= k <= 20:
+        raise FastbookError(f"k is {k}, but TREC's program takes cut-offs from 1 to 20 only; use alpha_ndcg")
     try: import ir_measures,pyndeval
-    except ImportError: raise FastbookError("trec_measures needs two packages: pip install ir-measures pyndeval") from None
-    if not 1 <= k <= 20: raise FastbookError(f"k is {k}, but TREC's program knows cut-offs from 1 to 20 only; use modified_recall or alpha_ndcg")
-    def name(i): return f'{10**6-i:07}' # where two passages are worth the same, TREC's ideal ranking takes the greater name: the earlier one
+    except ImportError:
+        raise FastbookError("trec_measures needs two packages: pip install ir-measures pyndeval") from None
+    def name(i): return f'{10**6-i:07}' # of two equal passages TREC's ideal ranking takes the greater name: the earlier
     qrels = [ir_measures.Qrel(q, name(i), 1, str(c)) for q,rows in pools.items() for i,c in np.argwhere(rows)]
     run = [ir_measures.ScoredDoc(q, name(i), float(len(rows)-i)) for q,rows in hits.items() for i in range(len(rows))]
-    wanted = {ir_measures.parse_measure(f'StRecall@{k}'):'strec', ir_measures.parse_measure(f'alpha_nDCG@{k}'):'alpha_ndcg'}
+    wanted = {ir_measures.StRecall@k:'strec', ir_measures.alpha_nDCG@k:'alpha_ndcg'}
     res = {q:{} for q in hits}
     for m in ir_measures.iter_calc(list(wanted), qrels, run): res[m.query_id][wanted[m.measure]] = m.value
     return res
@@ -139,7 +142,7 @@ def _ratio(numerators, denominators, axis=-1):
     below = np.sum(denominators, axis=axis)
     return np.divide(np.sum(numerators, axis=axis), below, out=np.zeros(np.shape(below)), where=below > 0)
 
-# %% ../nbs/03_metrics.ipynb #ea375a46
+# %% ../nbs/03_metrics.ipynb #71cae9ba
 def interval(
     numerators:Sequence[float], # one for each question or component
     denominators:Sequence[float]|None=None, # the same number; None: 1 each, so that the figure is a mean
@@ -165,7 +168,8 @@ def paired_interval(
     "The difference of two systems on the same questions, which are drawn together."
     columns = [np.asarray(x, dtype=float) for x in (*first, *second)]
     if len({len(c) for c in columns}) != 1 or not len(columns[0]):
-        raise FastbookError(f"a paired interval of {[len(c) for c in columns]} values; both systems must have run on the same questions")
+        raise FastbookError(f"a paired interval of {[len(c) for c in columns]} values; "
+                            "both systems must have run on the same questions")
     def difference(a, b, c, d, axis=-1): return _ratio(a, b, axis)-_ratio(c, d, axis)
     return _bootstrap(columns, difference, seed, resamples, confidence)
 

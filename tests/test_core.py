@@ -102,3 +102,4 @@ def test_long_texts_take_linear_time():
     assert locate(text[600_000:650_000].split(' ', 1)[1].rsplit(' ', 1)[0], text).start > 600_000
     assert len(sentences('Yeast eats sugar. '*50_000)) == 50_000
     assert locate('x'*50_000, 'y'*1_000_000) is None
+    for run in ('.', '?! ', '。', "'", '\n', 'x. ', '...x'): assert sentences(run*100_000+'x')

@@ -75,7 +75,7 @@ def test_engines_survive_pickling():
         engine = RuleDecomposer(granularity)
         assert pickle.loads(pickle.dumps(engine)) == engine
 
-@pytest.mark.parametrize('piece', ['word ', 'A short one. ', 'ab\n', 'x = 1\n\n', ':\n\n', '; ', 'a) ', 'a; ', '. ', '酵母。',
+@pytest.mark.parametrize('piece', ['.', '?! ', 'word ', 'A short one. ', 'ab\n', 'x = 1\n\n', ':\n\n', '; ', 'a) ', 'a; ', '. ', '酵母。',
                                    '\n', ' ', '(', '\0'])
 def test_long_answers(piece):
     text = piece*(200_000//len(piece))
