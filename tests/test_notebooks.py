@@ -1,0 +1,107 @@
+"Every notebook runs from top to bottom, and is fit to be published."
+import ast
+import json
+import os
+import re
+
+import pytest
+from conftest import ROOT, data_folder
+from nbdev.test import test_nb as run_notebook
+
+NOTEBOOKS = sorted(path for path in (ROOT/'nbs').rglob('*.ipynb')
+                   if not any(part[0] in '._' for part in path.relative_to(ROOT).parts))
+API = [path for path in NOTEBOOKS if re.match(r'\d\d_', path.name)]
+HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
+RANDOM_ID = re.compile(r'<[^<>\n]* at 0x[0-9a-f]{6,}>')
+
+
+def name(path): return path.relative_to(ROOT/'nbs').with_suffix('').as_posix()
+
+
+every_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+every_api_notebook = pytest.mark.parametrize('path', API, ids=name)
+
+
+def read(path): return json.loads(path.read_text(encoding='utf-8'))
+
+
+def sources(path, kind=None):
+    return [''.join(cell['source']) for cell in read(path)['cells'] if kind in (None, cell['cell_type'])]
+
+
+def outputs(path):
+    return [output for cell in read(path)['cells'] for output in cell.get('outputs', [])]
+
+
+def needs_real_data(path): return any('AFB_DATA' in source for source in sources(path, 'code'))
+
+
+@every_notebook
+def test_notebook_runs(path):
+    if needs_real_data(path) and not data_folder().is_dir():
+        pytest.skip(f'{name(path)} needs the real chapters: {data_folder()} is not there; set AFB_DATA')
+    before = dict(os.environ)
+    os.environ.update(AFB_DATA=str(data_folder()))
+    try: passed, _ = run_notebook(path, skip_flags=['notest'], basepath=ROOT)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert passed, f'{name(path)} failed; its error is in the captured output'
+
+
+@every_notebook
+def test_notebook_is_clean(path):
+    text = path.read_text(encoding='utf-8')
+    assert path.stat().st_size < 150_000, 'past 150 kB there are two ideas in a notebook'
+    assert '\r' not in text
+    assert not (found := HOME_PATH.search(text)), f'a path of one machine: {found[0]}'
+    assert str(ROOT) not in text, 'the path of the checkout'
+    assert not [output for output in outputs(path) if output['output_type'] == 'error']
+    assert not (found := RANDOM_ID.search(json.dumps(outputs(path)))), f'changes with every run: {found[0]}'
+    assert all(cell.get('execution_count') is None for cell in read(path)['cells']), 'run nbdev_clean'
+
+
+@every_notebook
+def test_notebook_begins_with_title_and_summary(path):
+    first = sources(path)[0]
+    if first.startswith('---'):  # front matter: pages that are not part of the API
+        assert re.search(r'^title: *\S', first, re.M) and re.search(r'^(description|subtitle): *\S', first, re.M)
+    else: assert re.match(r'# [^\n]+\n\n> [^\n]+$', first), f'not a title and one sentence: {first!r}'
+
+
+@every_api_notebook
+def test_api_notebook_follows_the_beat(path):
+    cells = sources(path)
+    assert re.match(rf'# {re.sub("^[0-9]+_", "", path.stem)}\n', cells[0]), 'the title is the name of the module'
+    assert cells[1].startswith('#| default_exp ')
+    assert cells[-1].startswith('#| hide') and 'nbdev_export()' in cells[-1]
+    assert sum(cell.startswith('## ') for cell in sources(path, 'markdown')) >= 1, 'an H2 for each idea'
+    code = '\n'.join(sources(path, 'code'))
+    assert re.search(r'\btest_(eq|close)\(', code), 'nothing is asserted'
+
+
+def public_names(source):
+    tree = ast.parse(source)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith('_')]
+
+
+@every_api_notebook
+def test_exported_code_is_short_and_documented(path):
+    exported = [source for source in sources(path, 'code') if re.match(r'#\|\s*exports?\b', source)]
+    assert exported
+    for source in exported:
+        long = [line for line in source.splitlines() if len(line) > 120]
+        assert not long, f'longer than 120 columns: {long[0]}'
+        for node in public_names(source): assert ast.get_docstring(node), f'{node.name} has no docstring'
+
+
+def test_sidebar_lists_every_api_notebook_in_order():
+    listed = re.findall(r'^ +- (\d\d_\w+)\.ipynb$', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M)
+    assert listed == [path.stem for path in API]
+
+
+def test_home_page_lists_every_module():
+    home = '\n'.join(sources(ROOT/'nbs'/'index.ipynb', 'markdown'))
+    missing = [path.name for path in API if f']({path.name})' not in home]
+    assert not missing, 'add them to the table of modules in index.ipynb'
