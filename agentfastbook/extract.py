@@ -128,8 +128,8 @@ def measure_runs(
                 'heading': layout.headings[block].astype(float)}
     return Runs(runs[:,:2], spans, block, (found > 0)@(worth*is_own)/max((worth*is_own).sum(), 1e-9), measures)
 
-# %% ../nbs/12_extract.ipynb #cac35de4
-WEIGHTS = dict(words=3.5, cover=5., block=3.5, near=2., length=-.6, whole=1.4, heading=-1.3) # of the measures of a run
+# %% ../nbs/12_extract.ipynb #7de740d4
+WEIGHTS = dict(words=3.5, cover=5., block=3.5, near=1.5, length=-.6, whole=1.4, heading=-1.3) # of the measures of a run
 
 def keep_runs(
     runs:Runs, # measured runs

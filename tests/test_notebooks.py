@@ -80,6 +80,16 @@ def test_api_notebook_follows_the_beat(path):
     assert re.search(r'\btest_(eq|close)\(', code), 'nothing is asserted'
 
 
+@every_api_notebook
+def test_imports_stand_in_cells_of_their_own(path):
+    "The site executes every cell that imports something, and no others: such a cell must not need what went before."
+    for source in sources(path, 'code'):
+        if re.match(r'#\|\s*exports?\b', source) or 'nbdev_export()' in source: continue
+        nodes = list(ast.walk(ast.parse(re.sub(r'^[%!].*$', '', source, flags=re.M))))
+        if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in nodes):
+            assert not any(isinstance(node, (ast.Expr, ast.Assign)) for node in nodes), source
+
+
 def public_names(source):
     tree = ast.parse(source)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
