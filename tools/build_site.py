@@ -11,7 +11,7 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 
 # What Quarto reads and smalldocs does not. Links are the affair of tools/check_site.py, which knows both sets of names.
-EXPECTED = ('output-file', 'commonmark', 'keep-md', 'broken link')
+EXPECTED = ('output-file', 'commonmark', 'keep-md', 'html.grid', 'broken link')
 
 
 def main():
