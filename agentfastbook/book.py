@@ -24,37 +24,42 @@ def sample_path()->Path: # folder with chapter notebooks and `benchmark.json`
     "The folder of the bundled sample book."
     return Path(str(files('agentfastbook')/'data'/'sample'))
 
-# %% ../nbs/01_book.ipynb #0c879690
+# %% ../nbs/01_book.ipynb #c3ace7b2
 _LIMIT = 10_000_000 # characters of canonical text
 
 def _read_text(path):
     path = Path(path)
-    if not path.is_file(): raise FastbookError(f"chapter file '{path}' does not exist; give the path of a .ipynb, .md or .txt file")
+    if not path.is_file():
+        raise FastbookError(f"chapter file '{path}' does not exist; give the path of a .ipynb, .md or .txt file")
     try: return path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise FastbookError(f"'{path.name}' is not UTF-8 text (byte {e.start}); save it again as UTF-8") from e
 
 def _source(cell, name, i):
     if not isinstance(cell, dict) or not isinstance(cell.get('cell_type'), str):
-        raise FastbookError(f"cell {i} of '{name}' has no 'cell_type'; a notebook cell is an object with 'cell_type' and 'source'")
+        raise FastbookError(f"cell {i} of '{name}' has no 'cell_type'; "
+                            "a notebook cell is an object with 'cell_type' and 'source'")
     source = cell.get('source', '')
     if isinstance(source, list) and all(isinstance(s, str) for s in source): return ''.join(source)
     if isinstance(source, str): return source
-    raise FastbookError(f"the source of cell {i} of '{name}' is a {type(source).__name__}; it must be a string or a list of strings")
+    raise FastbookError(f"the source of cell {i} of '{name}' is a {type(source).__name__}; "
+                        "it must be a string or a list of strings")
 
 def _read_cells(path):
     "The cells of a notebook as `(index, cell, source)`."
     text,name = _read_text(path),Path(path).name
     try: nb = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as e:
-        raise FastbookError(f"'{name}' is not valid JSON ({e}); it may be cut off: open it in Jupyter and save it again") from e
+        raise FastbookError(f"'{name}' is not valid JSON ({e}); "
+                            "it may be cut off: open it in Jupyter and save it again") from e
     if not isinstance(nb, dict) or not isinstance(nb.get('cells'), list):
-        hint = "it has 'worksheets', so convert it with `jupyter nbconvert --to notebook`" if 'worksheets' in nb else "is it a notebook?"
+        old = isinstance(nb, dict) and 'worksheets' in nb
+        hint = "it is of an old version: use `jupyter nbconvert --to notebook`" if old else "is it a notebook?"
         raise FastbookError(f"'{name}' has no list of 'cells'; {hint}")
     if not nb['cells']: raise FastbookError(f"'{name}' has no cells; remove it from the folder or write the chapter")
     return [(i, cell, _source(cell, name, i)) for i,cell in enumerate(nb['cells'])]
 
-# %% ../nbs/01_book.ipynb #4c9b93fb
+# %% ../nbs/01_book.ipynb #49429536
 BlockKind = Literal['heading','paragraph','list','code','fence','table','math','quote','html']
 
 @dataclass(frozen=True)
@@ -95,8 +100,9 @@ def _markdown_blocks(text):
         if token.level or token.type not in _KINDS or not token.map: continue
         start,end = (starts[min(n, len(starts)-1)] for n in token.map)
         if start < at: continue
-        res += [('paragraph', _strip(text, at, start), 0, ''), (_KINDS[token.type], _strip(text, start, end),
-            int(token.tag[1]) if token.type == 'heading_open' else 0, following.content if token.type == 'heading_open' else '')]
+        level,title = (int(token.tag[1]), following.content) if token.type == 'heading_open' else (0, '')
+        res.append(('paragraph', _strip(text, at, start), 0, ''))
+        res.append((_KINDS[token.type], _strip(text, start, end), level, title))
         at = end
     res.append(('paragraph', _strip(text, at, len(text)), 0, ''))
     return _glue_intro([b for b in res if b[1]], text)
@@ -104,12 +110,13 @@ def _markdown_blocks(text):
 def _glue_intro(blocks, text):
     res = []
     for kind,span,level,title in blocks:
-        introduced = kind in ('list','fence','table','math') and res and res[-1][0] == 'paragraph' and text[:res[-1][1].end].endswith(':')
-        if introduced: span = Span(res.pop()[1].start, span.end)
+        before = res[-1] if res else ('', None)
+        introduced = before[0] == 'paragraph' and text[before[1].end-1] == ':'
+        if introduced and kind in ('list','fence','table','math'): span = Span(res.pop()[1].start, span.end)
         res.append((kind, span, level, title))
     return res
 
-# %% ../nbs/01_book.ipynb #74c5de39
+# %% ../nbs/01_book.ipynb #d4373e1b
 @dataclass(frozen=True, repr=False)
 class Chapter:
     "One chapter: its canonical text, and spans for its cells and blocks."
@@ -129,8 +136,8 @@ class Chapter:
     def __repr__(self): return f"Chapter('{self.id}', {len(self.text):,} characters, {len(self.blocks)} blocks)"
     def _repr_html_(self):
         kinds = ', '.join(f'{n} {kind}' for kind,n in Counter(b.kind for b in self.blocks).most_common())
-        return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, {len(self.cells)} cells, '
-                f'{len(self.blocks)} blocks ({kinds})')
+        return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, '
+                f'{len(self.cells)} cells, {len(self.blocks)} blocks ({kinds})')
 
 def _output_text(cell):
     texts = []
@@ -159,14 +166,18 @@ def read_chapter(
     "Read one chapter; an error if the file is no notebook, too large or has no number."
     path,cells,blocks,at,headings = Path(path),[],[],0,[]
     number = re.match(r'\d+', path.name)
-    if not number: raise FastbookError(f"'{path.name}' does not start with a chapter number; rename it, for example to '01_{path.name}'")
+    if not number:
+        raise FastbookError(f"'{path.name}' does not start with a chapter number; "
+                            f"rename it, for example to '01_{path.name}'")
     sources = _chapter_cells(path, outputs)
     size = sum(len(s)+1 for _,_,s in sources)
-    if size > _LIMIT: raise FastbookError(f"'{path.name}' has {size:,} characters; the limit is {_LIMIT:,}: split the chapter")
+    if size > _LIMIT:
+        raise FastbookError(f"'{path.name}' has {size:,} characters; the limit is {_LIMIT:,}: split the chapter")
     for i,kind,source in sources:
         cells.append(Cell(i, kind, Span(at, at+len(source))))
-        whole = _strip(source, 0, len(source))
-        for b,span,level,title in _markdown_blocks(source) if kind == 'markdown' else [('code', whole, 0, '')] if whole else []:
+        found = _markdown_blocks(source) if kind == 'markdown' else [('code', _strip(source, 0, len(source)), 0, '')]
+        for b,span,level,title in found:
+            if span is None: continue
             if b == 'heading': headings = [h for h in headings if h[0] < level] + [(level, title)]
             blocks.append(Block(b, span.shift(at), i, tuple(h[1] for h in headings)))
         at += len(source)+1
@@ -174,7 +185,7 @@ def read_chapter(
     title = next((b.headings[-1] for b in blocks if b.kind == 'heading'), path.stem)
     return Chapter(path.stem, int(number[0]), title, text, tuple(cells), tuple(blocks))
 
-# %% ../nbs/01_book.ipynb #d588b227
+# %% ../nbs/01_book.ipynb #6da3b1c8
 @dataclass(frozen=True, repr=False)
 class Book:
     "The chapters of a folder in the order of their numbers; `book[4]` is chapter 4."
@@ -190,8 +201,9 @@ class Book:
         for c in self.chapters:
             if c.number == number: return c
         have = ', '.join(str(c.number) for c in self.chapters)
+        unreadable = f"; unreadable: {', '.join(self.errors)}" if self.errors else ''
         raise FastbookError(f"chapter {number} is not in the book '{self.path.name}', which has {have or 'none'}; "
-                            f"add a file '{number:02d}_*.ipynb'" + (f"; unreadable: {', '.join(self.errors)}" if self.errors else ''))
+                            f"add a file '{number:02d}_*.ipynb'{unreadable}")
 
     def __repr__(self): return f"Book('{self.path.name}', {len(self)} chapters, {len(self.errors)} errors)"
     def _repr_html_(self):
@@ -204,18 +216,22 @@ def read_book(
 )->Book: # its chapters, and the errors of files that could not be read
     "Read all chapters of a folder; an error only if there is none."
     path,chapters,errors = Path(path),[],{}
-    if not path.is_dir(): raise FastbookError(f"book folder '{path}' does not exist; give a folder of notebooks named like '01_intro.ipynb'")
+    if not path.is_dir():
+        raise FastbookError(f"book folder '{path}' does not exist; "
+                            "give a folder of notebooks named like '01_intro.ipynb'")
     names = sorted(p.name for p in path.iterdir() if p.suffix in ('.ipynb','.md','.txt') and p.name[0].isdigit())
-    if not names: raise FastbookError(f"book folder '{path}' has no chapter: none of its files is named like '01_intro.ipynb'")
+    if not names:
+        raise FastbookError(f"book folder '{path}' has no chapter: none of its files is named like '01_intro.ipynb'")
     numbers = Counter(int(re.match(r'\d+', n)[0]) for n in names)
     for name in names:
         number = int(re.match(r'\d+', name)[0])
-        if numbers[number] > 1: errors[name] = f"chapter number {number} is used by {numbers[number]} files; keep one of them in the folder"; continue
-        try: chapters.append(read_chapter(path/name, outputs))
+        try:
+            if numbers[number] > 1: raise FastbookError(f"chapter {number} is claimed by {numbers[number]} files; keep one")
+            chapters.append(read_chapter(path/name, outputs))
         except FastbookError as e: errors[name] = str(e)
     return Book(path, tuple(sorted(chapters, key=lambda c: c.number)), errors)
 
-# %% ../nbs/01_book.ipynb #0c0855d0
+# %% ../nbs/01_book.ipynb #96c2f91d
 @dataclass(frozen=True)
 class Passage:
     "A run of whole blocks of a chapter."
@@ -255,7 +271,8 @@ def passages(
     max_tokens:int=200, # words and punctuation marks that a passage may have, >= 1
 )->list[Passage]: # in order; every block is in exactly one
     "Cut a chapter into passages of whole blocks that do not cross a heading."
-    if max_tokens < 1: raise FastbookError(f"max_tokens={max_tokens} is not valid: a passage has at least 1 token; try 200")
+    if max_tokens < 1:
+        raise FastbookError(f"max_tokens={max_tokens} is not valid: a passage has at least 1 token; try 200")
     tokens = {b: count_tokens(b.span.of(chapter.text)) for b in chapter.blocks}
     res = []
     for section in _sections(chapter):
@@ -265,13 +282,14 @@ def passages(
                                run[-1].headings, tuple(b.span for b in run)))
     return res
 
-# %% ../nbs/01_book.ipynb #602c76fa
+# %% ../nbs/01_book.ipynb #c63ca726
 def questionnaire(
     path:str|Path, # a chapter's file
 )->list[str]: # the questions in order, [] if there is no questionnaire
     "The items of the numbered list under `## Questionnaire`, up to the next heading."
     path = Path(path)
-    sources = [s for _,c,s in _read_cells(path) if c['cell_type'] == 'markdown'] if path.suffix == '.ipynb' else [_read_text(path)]
+    if path.suffix != '.ipynb': sources = [_read_text(path)]
+    else: sources = [s for _,c,s in _read_cells(path) if c['cell_type'] == 'markdown']
     after = '\n\n'.join(sources).partition('## Questionnaire')[2]
     tokens,res,last = _parser().parse(after),[],None
     for token in tokens:
@@ -281,14 +299,16 @@ def questionnaire(
         elif token.type == 'ordered_list_close' and token.level == 0: last = None
     return res
 
-# %% ../nbs/01_book.ipynb #2b4b870a
+# %% ../nbs/01_book.ipynb #9c283f93
 _FASTBOOK = 'https://github.com/fastai/fastbook'
 _BENCHMARK = 'https://github.com/vishalbakshi/fastbook-benchmark'
 _BENCHMARK_COMMIT = '76a133732cc58838da0ee09ce3cff8d59f6d2f6b'
 
 def _git(*args):
     run = subprocess.run(['git', *args], capture_output=True, text=True)
-    if run.returncode: raise FastbookError(f"`git {' '.join(args)}` failed: {run.stderr.strip()[-300:]}; check the network and that git is installed")
+    if run.returncode:
+        raise FastbookError(f"`git {' '.join(args)}` failed: {run.stderr.strip()[-300:]}; "
+                            "check the network and that git is installed")
     return run.stdout.strip()
 
 def _fetch(url, revision, path):
@@ -310,5 +330,7 @@ def get_fastbook(
     for folder in (book,benchmark): folder.mkdir(parents=True, exist_ok=True)
     _fetch(book_url, book_revision, book)
     got = _fetch(benchmark_url, benchmark_commit, benchmark)
-    if got != benchmark_commit: raise FastbookError(f"'{benchmark_url}' gave commit {got}, not {benchmark_commit}; give `benchmark_commit` in full, or the right one")
+    if got != benchmark_commit:
+        raise FastbookError(f"'{benchmark_url}' gave commit {got}, not {benchmark_commit}; "
+                            "give `benchmark_commit` in full, or the right one")
     return book,benchmark/'fastbook-benchmark.json'

@@ -15,7 +15,7 @@ from functools import lru_cache
 class FastbookError(Exception):
     "Base of all errors raised on purpose; the message names the thing, the value, the rule and the remedy."
 
-# %% ../nbs/00_core.ipynb #8ff01999
+# %% ../nbs/00_core.ipynb #bc05e462
 @dataclass(frozen=True, order=True)
 class Span:
     "Characters `[start, end)` of some text."
@@ -24,7 +24,8 @@ class Span:
 
     def __post_init__(self):
         if not 0 <= self.start <= self.end:
-            raise FastbookError(f"span [{self.start}, {self.end}) is not valid: 0 <= start <= end must hold; swap or re-locate it")
+            raise FastbookError(f"span [{self.start}, {self.end}) is not valid: 0 <= start <= end must hold; "
+                                "swap or re-locate it")
 
     def __len__(self): return self.end-self.start
     def __bool__(self): return True
@@ -115,7 +116,7 @@ def _index(text):
     for w in words: starts.append(at); at += len(w)+1
     return _Index(folded, [m.span() for m in found], words, '\0'+'\0'.join(words)+'\0', starts)
 
-# %% ../nbs/00_core.ipynb #2069d386
+# %% ../nbs/00_core.ipynb #262af7c4
 def _widen(quote, index, first, last):
     "The folded span of words `first..last`, widened over punctuation that the quote has at its ends too."
     (start,_),(_,end) = index.spans[first],index.spans[last]
@@ -138,7 +139,8 @@ def locate_all(
 )->list[Span]: # every occurrence, in order, in characters of `text`
     "All places where the words of `quote` stand in `text`, whatever the marks between them."
     q,index = _index(quote),_index(text)
-    if not q.words: return [Span(m.start(), m.end()) for m in re.finditer(re.escape(quote), text)] if quote.strip() else []
+    if not q.words:
+        return [Span(m.start(), m.end()) for m in re.finditer(re.escape(quote), text)] if quote.strip() else []
     res,at = [],index.joined.find(q.joined)
     while at >= 0:
         first = bisect_left(index.starts, at)
@@ -146,7 +148,7 @@ def locate_all(
         at = index.joined.find(q.joined, at+1)
     return res
 
-# %% ../nbs/00_core.ipynb #1ef30615
+# %% ../nbs/00_core.ipynb #6fad0d49
 _GAP = 300 # characters that an ellipsis inside a quote may stand for
 
 def _elided(quote, text):
@@ -172,7 +174,7 @@ def locate(
     text:str, # the text to find it in
     near:int|Span|None=None, # take the occurrence nearest to this offset or span; None: a literal one, else the first
 )->Span|None: # characters of `text`, or None if the quote is not there
-    "Find `quote` despite case, quotes, dashes, white space, ellipses and Markdown; never across another word or number."
+    "Find `quote` despite case, quotes, dashes, white space, ellipses, Markdown; never across another word or number."
     found = locate_all(quote, text) or _elided(quote, text)
     if not found: return None
     if near is not None:
@@ -180,9 +182,11 @@ def locate(
         return min(found, key=lambda s: abs(s.start-at))
     return next((s for s in found if s.of(text) == quote), found[0])
 
-# %% ../nbs/00_core.ipynb #13873fdd
-_STOP = re.compile(r'''(?<![.!?…])(?P<mark>[.!?…]+)["'”’)\]*_`]*(?=\s)|(?P<cjk>[。！？]+[」』”’）]*)|(?P<line>\n)''')
-_ABBREVIATION = re.compile(r'(?:^|[\s(“"])(?:e\.g|i\.e|cf|vs|et al|incl|mr|mrs|ms|dr|prof|figs?|eqs?|no|approx|ca|\w|[ivx]+)$', re.I)
+# %% ../nbs/00_core.ipynb #546e518e
+_STOP = re.compile(r'''(?<![.!?…])(?P<mark>[.!?…]+)["'”’)\]*_`]*(?=\s)'''
+                   '|(?<![。！？])(?P<cjk>[。！？]+[」』”’）]*)|(?P<line>\\n)')
+_ABBREVIATION = re.compile(r'(?:^|[\s(“"])(?:e\.g|i\.e|cf|vs|et al|incl|mr|mrs|ms|dr|prof|figs?|eqs?|no|approx|ca'
+                           r'|\w|[ivx]+)$', re.I)
 _NUMBERED = re.compile(r'(?:^|\n)\s*(?:>\s*)?(?:\d+|[a-z])$', re.I)
 _WRAPPED = 60 # characters: a line at least this long whose successor starts in lower case was only wrapped
 
@@ -219,10 +223,11 @@ def count_tokens(
     "The number of words and punctuation marks in `text`."
     return len(re.findall(r'\w+|[^\w\s]', text))
 
-# %% ../nbs/00_core.ipynb #114abf74
+# %% ../nbs/00_core.ipynb #a48fed5a
 def _plain(x):
     if is_dataclass(x): return asdict(x)
-    raise FastbookError(f"{type(x).__name__} {x!r:.80} can't be part of an id: give strings, numbers, lists, dicts or dataclasses")
+    raise FastbookError(f"{type(x).__name__} {x!r:.80} can't be part of an id: give strings, numbers, lists, "
+                        "dicts or dataclasses")
 
 def content_id(
     *parts, # strings, numbers, lists, dicts or dataclasses

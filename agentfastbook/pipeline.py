@@ -36,18 +36,21 @@ class Engines:
     retrieve:Callable # component, chapter -> ranked passages
     extract:Callable # component, ranked passages, chapter -> spans
 
-# %% ../nbs/13_pipeline.ipynb #72039715
+# %% ../nbs/13_pipeline.ipynb #2b7912b8
 def engine_name(
     engine:Callable, # a function, or an object that can be called
 )->str: # the same for the same engine and settings, in every process
     "A name for traces: the `repr` without memory addresses, and for a function a hash of its code."
     name,code = re.sub(r' at 0x[0-9a-f]+', '', repr(engine)),getattr(engine, '__code__', None)
     if code is None: return name
-    return f'{name} {content_id(code.co_code.hex(), [repr(c) for c in code.co_consts if not hasattr(c, "co_code")], code.co_names)}'
+    constants = [repr(c) for c in code.co_consts if not hasattr(c, 'co_code')]
+    return f'{name} {content_id(code.co_code.hex(), constants, code.co_names)}'
 
-# %% ../nbs/13_pipeline.ipynb #b13d5166
-def _component_data(c): return dict(text=c.text, spans=[[s.start, s.end] for s in c.spans], query=c.query)
-def _passage_data(r): return dict(id=r.passage.id, start=r.passage.span.start, end=r.passage.span.end, score=round(float(r.score), 4))
+# %% ../nbs/13_pipeline.ipynb #b93b04a5
+def _component_data(c): return dict(text=c.text, spans=[_span_data(s) for s in c.spans], query=c.query)
+def _span_data(span): return [span.start, span.end]
+def _passage_data(r):
+    return dict(id=r.passage.id, start=r.passage.span.start, end=r.passage.span.end, score=round(float(r.score), 4))
 
 def _message(e): return str(e) if isinstance(e, FastbookError) else f'{type(e).__name__}: {e}'
 
@@ -63,6 +66,15 @@ def _call(calls, step, engine, input, encode, *args):
 
 @lru_cache(maxsize=16)
 def _text_id(text): return content_id(text)
+
+def _components(calls, question, engines):
+    "The checked components; without a gold answer, the question itself."
+    if not question.gold_answer: return [Component(question.text, query=question.text)]
+    asked = dict(question=question.text, gold_answer=question.gold_answer)
+    components = _call(calls, 'decompose', engines.decompose, asked, _component_data, question)
+    if not components: raise FastbookError(f"question {question.id} has no components; look at its answer and the engine")
+    for span in (s for c in components for s in c.spans): span.of(question.gold_answer)
+    return components
 
 def item_id(
     question:Question,
@@ -81,19 +93,15 @@ def curate_question(
     "Decompose, retrieve and extract for one question."
     calls,chapter_id,error = [],_text_id(chapter.text),''
     try:
-        asked = dict(question=question.text, gold_answer=question.gold_answer)
-        components = _call(calls, 'decompose', engines.decompose, asked, _component_data, question) if question.gold_answer else [_ask(question)]
-        if not components: raise FastbookError(f"question {question.id} has no components; is its gold answer {question.gold_answer!r:.40} more than white space?")
+        components = _components(calls, question, engines)
         for c in components:
-            for span in c.spans: span.of(question.gold_answer)
-            data = _component_data(c)
-            ranked = _call(calls, 'retrieve', engines.retrieve, dict(component=data, chapter=chapter_id), _passage_data, c, chapter)
-            shown = dict(component=data, passages=[r.passage.id for r in ranked], chapter=chapter_id)
-            for span in _call(calls, 'extract', engines.extract, shown, lambda s: [s.start, s.end], c, ranked, chapter): span.of(chapter.text)
+            given = dict(component=_component_data(c), chapter=chapter_id)
+            ranked = _call(calls, 'retrieve', engines.retrieve, given, _passage_data, c, chapter)
+            given = dict(given, passages=[r.passage.id for r in ranked])
+            spans = _call(calls, 'extract', engines.extract, given, _span_data, c, ranked, chapter)
+            for span in spans: span.of(chapter.text)
     except Exception as e: error = _message(e)
     return Item(item_id(question, chapter_id, engines), question.id, tuple(calls), error)
-
-def _ask(question): return Component(question.text, query=question.text)
 
 # %% ../nbs/13_pipeline.ipynb #e7590937
 def curated_question(
@@ -113,16 +121,16 @@ def _component(data, spans, chapter):
     contexts = tuple(Context(s.of(chapter.text), s, chapter.cell_at(s)) for s in spans)
     return Component(data['text'], tuple(Span(*s) for s in data['spans']), contexts, data['query'])
 
-# %% ../nbs/13_pipeline.ipynb #cb38e5ac
+# %% ../nbs/13_pipeline.ipynb #d48f363f
 _SHOWN = 1000 # questions in a report, failures first; more would make a page that no browser likes
 
 def _passage_html(context, ranked, chapter):
     "The passage that a context was found in, or its surroundings, with the context highlighted."
-    inside = next((p for p in ranked if p['start'] <= context.span.start and context.span.end <= p['end']), None)
-    around = Span(inside['start'], inside['end']) if inside else next((c.span for c in chapter.cells if c.span.contains(context.span)), context.span)
-    mark = context.span.shift(-around.start) if context.span.start >= around.start else Span(0, 0)
+    around = [Span(p['start'], p['end']) for p in ranked] + [c.span for c in chapter.cells]
+    around = next((s for s in around if s.contains(context.span)), context.span)
     where = f"{visible(chapter.id)}, cell {context.cell}, characters {context.span.start}–{context.span.end}"
-    return f'<div class="passage"><div class="quiet">{where}</div>{highlight(around.of(chapter.text), [mark])}</div>'
+    shown = highlight(around.of(chapter.text), [context.span.shift(-around.start)])
+    return f'<div class="passage"><div class="quiet">{where}</div>{shown}</div>'
 
 def question_html(
     question:Question, # curated
@@ -136,11 +144,13 @@ def question_html(
         parts += ['<div class="label">Gold answer</div>', highlight(question.gold_answer, marks, numbered=True)]
     ranked = [c.output for c in item.calls if c.step == 'retrieve']
     for i,(c,found) in enumerate(zip(question.components or question.question_components, ranked)):
-        parts.append(f'<div class="label">Contexts of {"component "+str(i+1) if question.gold_answer else "the question"}</div>')
-        parts += [_passage_html(x, found, chapter) for x in c.contexts] or ['<div class="quiet">No text of the chapter was found to support it.</div>']
+        of_what = f'component {i+1}' if question.gold_answer else 'the question'
+        parts.append(f'<div class="label">Contexts of {of_what}</div>')
+        parts += [_passage_html(x, found, chapter) for x in c.contexts]
+        if not c.contexts: parts.append('<div class="quiet">No text of the chapter was found to support it.</div>')
     return Html(''.join(parts))
 
-# %% ../nbs/13_pipeline.ipynb #a9b626e6
+# %% ../nbs/13_pipeline.ipynb #13078147
 @dataclass(frozen=True, repr=False)
 class Curation:
     "The result of a run; the files are in `out`."
@@ -152,7 +162,7 @@ class Curation:
     @property
     def df(self)->pd.DataFrame:
         "A row for each component: chapter, question, component, contexts, characters."
-        rows = [dict(chapter=q.chapter, question=q.number, component=c.text, contexts=len(c.contexts), characters=sum(len(x.text) for x in c.contexts))
+        rows = [(q.chapter, q.number, c.text, len(c.contexts), sum(len(x.text) for x in c.contexts))
                 for q in self.questions for c in q.components or q.question_components]
         return pd.DataFrame(rows, columns=['chapter','question','component','contexts','characters'])
 
@@ -164,9 +174,11 @@ class Curation:
                 f"{(df.contexts > 0).sum()} of them with {df.contexts.sum()} contexts")
 
     def __repr__(self): return f"{self.summary}; files in '{self.out.name}'"
-    def _repr_html_(self): return f'<p>{visible(repr(self))}</p>' + ''.join(f'<p><b>{visible(k)}</b>: {visible(v)}</p>' for k,v in self.errors.items())
+    def _repr_html_(self):
+        failed = ''.join(f'<p><b>{visible(k)}</b>: {visible(v)}</p>' for k,v in self.errors.items())
+        return f'<p>{visible(repr(self))}</p>{failed}'
 
-# %% ../nbs/13_pipeline.ipynb #7d4431ba
+# %% ../nbs/13_pipeline.ipynb #54084f20
 def _write(path, pieces):
     "Write a file from pieces of text, all or nothing."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -188,15 +200,18 @@ def _dataset(questions, errors):
     return data
 
 def _details(question, chapter, item):
-    return f'<details><summary>{visible(question.id)} {visible(question.text[:110])}</summary>{question_html(question, chapter, item)}</details>'
+    title = f'{question.id} {question.text[:110]}'
+    return f'<details><summary>{visible(title)}</summary>{question_html(question, chapter, item)}</details>'
 
 def _report(curation, details, config):
     summary = ''.join(f'<tr><td>{visible(k)}</td><td>{visible(str(v))}</td></tr>' for k,v in config.items())
     yield f'<p>{visible(curation.summary)}</p><table>{summary}</table>'
     if curation.errors: yield '<h2>Failed</h2>'
-    for k,v in curation.errors.items(): yield f'<details class="failed" open><summary>{visible(k)}</summary>{visible(v)}</details>'
+    for name,error in curation.errors.items():
+        yield f'<details class="failed" open><summary>{visible(name)}</summary>{visible(error)}</details>'
     yield '<h2>Questions</h2>'
-    if len(curation.questions) > _SHOWN: yield f'<p>The first {_SHOWN:,} of {len(curation.questions):,}; all are in dataset.json.</p>'
+    n = len(curation.questions)
+    if n > _SHOWN: yield f'<p>The first {_SHOWN:,} of {n:,}; all are in dataset.json.</p>'
     yield from details
 
 def _export(store, run, out, known, ids, errors, config, asked):
@@ -216,7 +231,7 @@ def _export(store, run, out, known, ids, errors, config, asked):
     _write(out/'report.html', [page('Curated questions', '\n'.join(_report(curation, details, config)))])
     return curation
 
-# %% ../nbs/13_pipeline.ipynb #9b9786e5
+# %% ../nbs/13_pipeline.ipynb #82c4f500
 _BATCH,_AHEAD = 8,64 # questions of a task for an executor; tasks handed out at a time
 
 def _work(questions, chapter, engines): return [curate_question(q, chapter, engines) for q in questions]
@@ -245,11 +260,13 @@ def _items(todo, engines, executor):
 def _questions(book, benchmark):
     "Questions and errors, from a benchmark, its file, or the chapters' questionnaires."
     if benchmark is None:
-        asked = [Question(c.number, i, text, '') for c in book for i,text in enumerate(questionnaire(_file(book, c)), 1)]
+        listed = [(c.number, i, text) for c in book for i,text in enumerate(questionnaire(_file(book, c)), 1)]
+        asked = [Question(chapter, number, text, '') for chapter,number,text in listed]
         if not asked: raise FastbookError(f"the book '{book.path.name}' has no questionnaires; give a benchmark file")
         return asked,{}
     if not isinstance(benchmark, Benchmark): benchmark = load_benchmark(benchmark)
-    return benchmark.questions,{f'{e.chapter or "?"}/{e.number or "?"} (entry {e.index})': e.message for e in benchmark.errors}
+    bad = {f'{e.chapter or "?"}/{e.number or "?"} (entry {e.index})': e.message for e in benchmark.errors}
+    return benchmark.questions,bad
 
 def _file(book, chapter): return next(p for p in book.path.iterdir() if p.stem == chapter.id)
 
@@ -261,7 +278,7 @@ def _split_known(questions, book, errors):
         except FastbookError as e: errors[q.id] = str(e)
     return known
 
-# %% ../nbs/13_pipeline.ipynb #98464bca
+# %% ../nbs/13_pipeline.ipynb #5a4e1a6f
 def curate(
     book:Book|str|Path, # chapters, or their folder
     benchmark:Benchmark|str|Path|None, # questions with gold answers, or their file; None: the chapters' questionnaires
@@ -279,8 +296,11 @@ def curate(
     errors = {**book.errors, **errors}
     known = _split_known(questions, book, errors)
     try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise FastbookError(f"can't make the output folder '{out}': {e.strerror}; give a folder that may be written to") from e
-    config = dict(book=book.path.name, **{step: engine_name(getattr(engines, step)) for step in ('decompose','retrieve','extract')}, version=__version__)
+    except OSError as e:
+        raise FastbookError(f"can't make the output folder '{out}': {e.strerror}; "
+                            "give a folder that may be written to") from e
+    names = dict(decompose=engine_name(decompose), retrieve=engine_name(retrieve), extract=engine_name(extract))
+    config = dict(book=book.path.name, **names, version=__version__)
     with Store(out/'traces.db') as store:
         run = store.start_run(config)
         texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
@@ -303,10 +323,11 @@ def _run(store, run, known, ids, engines, executor, progress):
                 if item.error: errors[item.name] = item.error
                 bar.update()
         except BrokenExecutor as e:
-            raise FastbookError(f"the executor broke after {bar.n} of {len(known)} questions ({e}); they are saved: run again to go on") from e
+            raise FastbookError(f"the executor broke after {bar.n} of {len(known)} questions ({e}); "
+                                "they are saved: run again to go on") from e
     return errors
 
-# %% ../nbs/13_pipeline.ipynb #19d5d9f0
+# %% ../nbs/13_pipeline.ipynb #011ee893
 def _pieces(question): return [[s.of(question.gold_answer) for s in c.spans] or [c.text] for c in question.components]
 def _contexts(question): return [[x.text for x in c.contexts] for c in question.components]
 
@@ -318,13 +339,16 @@ def score_dataset(
     "Score components and contexts against those of a hand-curated benchmark, with 95% intervals."
     found = {q.id: q for q in predicted}
     missing = [q.id for q in gold if q.id not in found]
-    if missing: raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset, first {missing[0]}; curate all, or score a smaller benchmark")
+    if missing:
+        raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset, first {missing[0]}; "
+                            "curate all, or score a smaller benchmark")
     pairs = [(q.gold_answer, _pieces(q), _pieces(found[q.id])) for q in gold]
     several = [p for p in pairs if len(drop_duplicates(p[1])) > 1]
     tables = {'decomposition': score_decomposition(pairs)}
     if several: tables['decomposition, several components'] = score_decomposition(several)
     tables['decomposition, whole answer'] = score_decomposition([(answer, g, [answer]) for answer,g,_ in pairs])
     if book is not None:
-        items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in gold if q.chapter in book]
+        known = [q for q in gold if q.chapter in book]
+        items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in known]
         if items: tables['extraction'] = score_extraction(items)
-    return pd.concat([t.assign(step=step) for step,t in tables.items()])[['step','measure','value','low','high']].reset_index(drop=True)
+    return pd.concat(tables, names=['step','row']).reset_index('step').reset_index(drop=True)

@@ -21,10 +21,13 @@ def visible(
     "Escape `text` for HTML; control characters and lone surrogates become U+FFFD."
     return escape(re.sub('[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]', '\ufffd', text))
 
-# %% ../nbs/08_show.ipynb #267c6e80
+# %% ../nbs/08_show.ipynb #368aa013
 _HUES = (210, 40, 130, 330, 270, 0) # degrees on the colour wheel; neighbours are far apart
 
-def _layers(groups): return ', '.join(f'linear-gradient(hsla({_HUES[g % len(_HUES)]}, 90%, 55%, .28) 0 0)' for g in groups)
+def _mark(html, groups):
+    "`html` on a background of one layer for each group."
+    layers = [f'linear-gradient(hsla({_HUES[g % len(_HUES)]}, 90%, 55%, .28) 0 0)' for g in sorted(set(groups))]
+    return f'<mark style="background: {", ".join(layers)}; color: inherit">{html}</mark>' if layers else html
 
 def highlight(
     text:str, # the text that the spans were located in
@@ -43,22 +46,25 @@ def highlight(
         for group in ends.get(start, []): active.remove(group)
         active += starts.get(start, [])
         piece = visible(text[start:end])
-        html += f'<mark style="background: {_layers(sorted(set(active)))}; color: inherit">{piece}</mark>' if active else piece
+        html += _mark(piece, active)
         if numbered: html += ''.join(f'<sup>{g+1}</sup>' for g in ends.get(end, []))
     return Html(f'<div style="white-space: pre-wrap; overflow-wrap: anywhere">{html}</div>')
 
-# %% ../nbs/08_show.ipynb #3b000785
+# %% ../nbs/08_show.ipynb #1b20d05c
 _STYLE = '''
 :root { color-scheme: light dark; --line: #8884; --quiet: #8881; --bad: #c33 }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem 1.5rem 4rem }
-h1 { font-size: 1.6rem; margin-bottom: .3rem } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line) }
+h1 { font-size: 1.6rem; margin-bottom: .3rem }
+h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line) }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
 td, th { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
-details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem; content-visibility: auto }
+details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem;
+    content-visibility: auto }
 summary { cursor: pointer } details[open] > summary { font-weight: 600; margin-bottom: .6rem }
 .label { font-size: .78rem; text-transform: uppercase; letter-spacing: .05em; opacity: .75; margin: .9rem 0 .2rem }
-.passage { border-left: 3px solid var(--line); background: var(--quiet); padding: .5rem .8rem; margin: .4rem 0; font-size: .94rem }
+.passage { border-left: 3px solid var(--line); background: var(--quiet); padding: .5rem .8rem; margin: .4rem 0;
+    font-size: .94rem }
 .failed { border-color: var(--bad) } .failed > summary { color: var(--bad) }
 .quiet { opacity: .75; font-size: .9rem }
 '''

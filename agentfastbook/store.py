@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Call', 'Item', 'Store']
 
-# %% ../nbs/04_store.ipynb #59650d34
-import json,sqlite3
+# %% ../nbs/04_store.ipynb #e622960f
+import json,os,sqlite3
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass
 from datetime import datetime,timezone
@@ -46,7 +46,7 @@ class Item:
     calls:tuple[Call,...]=() # in the order in which they were made
     error:str='' # why it was not finished; empty if it was
 
-# %% ../nbs/04_store.ipynb #ffe1df05
+# %% ../nbs/04_store.ipynb #ee75977e
 _MIGRATIONS = ["""
 create table run(id integer primary key, started text not null, finished text, config text not null);
 create table item(id text primary key, name text not null, error text not null);
@@ -57,6 +57,14 @@ create table run_item(run integer not null references run, item text not null re
 create table item_call(item text not null references item, position integer not null, call text not null references call,
     primary key(item, position)) without rowid;
 create table content(id text primary key, text blob not null);
+""", """
+create table act(id integer primary key, created text not null, annotator text not null, sampling text not null, undone text);
+create table label(id integer primary key, act integer not null references act, call text not null, part text not null,
+    name text not null, value text not null, why text not null, content text not null);
+create table note(id integer primary key, act integer not null references act, call text not null, part text not null,
+    text text not null, content text not null);
+create index label_call on label(call);
+create index note_call on note(call);
 """]
 
 _JSON = ('input','output') # fields of a call that are kept as JSON
@@ -70,28 +78,39 @@ def _call_row(call):
 
 def _row_call(row): return Call(**{k: json.loads(v) if k in _JSON else v for k,v in row.items() if k != 'id'})
 
-# %% ../nbs/04_store.ipynb #76ad9c21
+# %% ../nbs/04_store.ipynb #972d2030
 class Store:
     "Runs, items and calls in one SQLite file; safe to use from several threads and processes."
     def __init__(self,
         path:str|Path, # the file; created if it is not there
+        readonly:bool=False, # only look? so is a file that may not be written to
+        timeout:float=30, # seconds to wait for another writer, >= 0
     ):
         self.path,self._lock = Path(path),RLock()
+        self.readonly = readonly or self.path.exists() and not os.access(self.path, os.W_OK)
         try:
-            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(self._uri(), uri=True, timeout=timeout, check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            self._db.execute('pragma journal_mode=wal')
+            if not self.readonly: self._db.execute('pragma journal_mode=wal')
             self._db.execute('pragma synchronous=normal')
             self._migrate()
         except sqlite3.Error as e:
-            raise FastbookError(f"can't open the store '{self.path.name}': {e}; give the path of a store file in an existing, writable folder") from e
+            raise FastbookError(f"can't open the store '{self.path.name}': {e}; "
+                                "give the path of a store file in an existing, writable folder") from e
+
+    def _uri(self):
+        path,log = self.path.absolute(),self.path.with_name(f'{self.path.name}-wal')
+        if not self.readonly: return path.as_uri()
+        return f'{path.as_uri()}?mode=ro' + ('' if log.exists() or os.access(path.parent, os.W_OK) else '&immutable=1')
 
     def _migrate(self):
+        def version(): return self._db.execute('pragma user_version').fetchone()[0]
+        if version() > len(_MIGRATIONS):
+            raise FastbookError(f"the store '{self.path.name}' has schema {version()}, "
+                                f"this program knows up to {len(_MIGRATIONS)}; update agentfastbook")
+        if version() == len(_MIGRATIONS): return
         with self._write() as db:
-            version = db.execute('pragma user_version').fetchone()[0]
-            if version > len(_MIGRATIONS):
-                raise FastbookError(f"the store '{self.path.name}' has schema {version}, this program knows up to {len(_MIGRATIONS)}; update agentfastbook")
-            for sql in _MIGRATIONS[version:]:
+            for sql in _MIGRATIONS[version():]: # asked again: another process may have been faster
                 for statement in filter(str.strip, sql.split(';')): db.execute(statement)
             db.execute(f'pragma user_version={len(_MIGRATIONS)}')
 
@@ -99,10 +118,19 @@ class Store:
     def _write(self):
         "One transaction: all of it or nothing."
         with self._lock:
-            self._db.execute('begin immediate')
+            self._begin()
             try: yield self._db
             except BaseException: self._db.execute('rollback'); raise
             self._db.execute('commit')
+
+    def _begin(self):
+        if self.readonly:
+            raise FastbookError(f"the store '{self.path.name}' may only be read, nothing was saved; "
+                                "make the file writable, or copy it and open the copy")
+        try: self._db.execute('begin immediate')
+        except sqlite3.OperationalError as e:
+            raise FastbookError(f"can't write to the store '{self.path.name}': {e}; nothing was saved: "
+                                "wait until the other program is done, or close it, and try again") from e
 
     def _rows(self, sql, *args):
         with self._lock: return [dict(r) for r in self._db.execute(sql, args)]
