@@ -185,7 +185,7 @@ def read_chapter(
     title = next((b.headings[-1] for b in blocks if b.kind == 'heading'), path.stem)
     return Chapter(path.stem, int(number[0]), title, text, tuple(cells), tuple(blocks))
 
-# %% ../nbs/01_book.ipynb #6da3b1c8
+# %% ../nbs/01_book.ipynb #f81375ac
 @dataclass(frozen=True, repr=False)
 class Book:
     "The chapters of a folder in the order of their numbers; `book[4]` is chapter 4."
@@ -226,7 +226,8 @@ def read_book(
     for name in names:
         number = int(re.match(r'\d+', name)[0])
         try:
-            if numbers[number] > 1: raise FastbookError(f"chapter {number} is claimed by {numbers[number]} files; keep one")
+            n = numbers[number]
+            if n > 1: raise FastbookError(f"chapter {number} is claimed by {n} files; keep one of them")
             chapters.append(read_chapter(path/name, outputs))
         except FastbookError as e: errors[name] = str(e)
     return Book(path, tuple(sorted(chapters, key=lambda c: c.number)), errors)

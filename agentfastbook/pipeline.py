@@ -46,7 +46,7 @@ def engine_name(
     constants = [repr(c) for c in code.co_consts if not hasattr(c, 'co_code')]
     return f'{name} {content_id(code.co_code.hex(), constants, code.co_names)}'
 
-# %% ../nbs/13_pipeline.ipynb #b93b04a5
+# %% ../nbs/13_pipeline.ipynb #463d8161
 def _component_data(c): return dict(text=c.text, spans=[_span_data(s) for s in c.spans], query=c.query)
 def _span_data(span): return [span.start, span.end]
 def _passage_data(r):
@@ -72,7 +72,7 @@ def _components(calls, question, engines):
     if not question.gold_answer: return [Component(question.text, query=question.text)]
     asked = dict(question=question.text, gold_answer=question.gold_answer)
     components = _call(calls, 'decompose', engines.decompose, asked, _component_data, question)
-    if not components: raise FastbookError(f"question {question.id} has no components; look at its answer and the engine")
+    if not components: raise FastbookError(f"question {question.id} has no components; look at its gold answer")
     for span in (s for c in components for s in c.spans): span.of(question.gold_answer)
     return components
 

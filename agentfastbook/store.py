@@ -46,19 +46,20 @@ class Item:
     calls:tuple[Call,...]=() # in the order in which they were made
     error:str='' # why it was not finished; empty if it was
 
-# %% ../nbs/04_store.ipynb #ee75977e
+# %% ../nbs/04_store.ipynb #a78e66e9
 _MIGRATIONS = ["""
 create table run(id integer primary key, started text not null, finished text, config text not null);
 create table item(id text primary key, name text not null, error text not null);
-create table call(id text primary key, step text not null, engine text not null, input text not null, output text not null,
-    error text not null, seconds real not null, prompt text not null, raw text not null,
+create table call(id text primary key, step text not null, engine text not null,
+    input text not null, output text not null, error text not null, seconds real not null, prompt text not null, raw text not null,
     input_tokens integer not null, output_tokens integer not null, usd real);
 create table run_item(run integer not null references run, item text not null references item, primary key(run, item));
-create table item_call(item text not null references item, position integer not null, call text not null references call,
-    primary key(item, position)) without rowid;
+create table item_call(item text not null references item, position integer not null,
+    call text not null references call, primary key(item, position)) without rowid;
 create table content(id text primary key, text blob not null);
 """, """
-create table act(id integer primary key, created text not null, annotator text not null, sampling text not null, undone text);
+create table act(id integer primary key, created text not null, annotator text not null,
+    sampling text not null, undone text);
 create table label(id integer primary key, act integer not null references act, call text not null, part text not null,
     name text not null, value text not null, why text not null, content text not null);
 create table note(id integer primary key, act integer not null references act, call text not null, part text not null,
@@ -78,7 +79,7 @@ def _call_row(call):
 
 def _row_call(row): return Call(**{k: json.loads(v) if k in _JSON else v for k,v in row.items() if k != 'id'})
 
-# %% ../nbs/04_store.ipynb #972d2030
+# %% ../nbs/04_store.ipynb #0b6cc346
 class Store:
     "Runs, items and calls in one SQLite file; safe to use from several threads and processes."
     def __init__(self,
@@ -89,7 +90,8 @@ class Store:
         self.path,self._lock = Path(path),RLock()
         self.readonly = readonly or self.path.exists() and not os.access(self.path, os.W_OK)
         try:
-            self._db = sqlite3.connect(self._uri(), uri=True, timeout=timeout, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(self._uri(), uri=True, timeout=timeout,
+                                       check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             if not self.readonly: self._db.execute('pragma journal_mode=wal')
             self._db.execute('pragma synchronous=normal')
@@ -143,7 +145,7 @@ class Store:
     def __exit__(self, *args): self.close()
     def __repr__(self): return f"Store('{self.path.name}')"
 
-# %% ../nbs/04_store.ipynb #15438297
+# %% ../nbs/04_store.ipynb #8a6856ad
 @patch
 def start_run(self:Store,
     config:dict, # engines, files and options, as JSON data
@@ -162,11 +164,11 @@ def finish_run(self:Store,
 @patch
 def runs(self:Store)->pd.DataFrame: # columns run, started, finished, items, failed, config
     "One row for each run."
-    rows = self._rows("""select run.id as run, started, finished, count(item) as items, coalesce(sum(item.error != ''), 0) as failed, config
-        from run left join run_item on run = run.id left join item on item.id = item group by run.id""")
+    rows = self._rows("""select run.id as run, started, finished, count(item) as items,
+        coalesce(sum(item.error != ''), 0) as failed, config from run left join run_item on run = run.id left join item on item.id = item group by run.id""")
     return pd.DataFrame(rows, columns=['run','started','finished','items','failed','config'])
 
-# %% ../nbs/04_store.ipynb #7f2644ae
+# %% ../nbs/04_store.ipynb #32423c4f
 @patch
 def save_item(self:Store,
     run:int, # number from `start_run`
@@ -179,7 +181,8 @@ def save_item(self:Store,
         db.execute('delete from item_call where item=?', (item.id,))
         for position,call in enumerate(item.calls):
             row = _call_row(call)
-            db.execute(f"insert or replace into call({','.join(row)}) values ({','.join('?'*len(row))})", list(row.values()))
+            db.execute(f"insert or replace into call({','.join(row)}) values ({','.join('?'*len(row))})",
+                       list(row.values()))
             db.execute('insert into item_call values (?,?,?)', (item.id, position, call.id))
 
 @patch
@@ -200,14 +203,15 @@ def link_item(self:Store,
     "Note that a run uses an item that an earlier run has finished."
     with self._write() as db: db.execute('insert or ignore into run_item values (?,?)', (run, id))
 
-# %% ../nbs/04_store.ipynb #4dcbabc6
+# %% ../nbs/04_store.ipynb #972eb95d
 @patch
 def add_content(self:Store,
     text:str, # any text
 )->str: # its content id
     "Keep a text, once."
     id = content_id(text)
-    with self._write() as db: db.execute('insert or ignore into content values (?,?)', (id, text.encode('utf-8', 'surrogatepass')))
+    row = (id, text.encode('utf-8', 'surrogatepass'))
+    with self._write() as db: db.execute('insert or ignore into content values (?,?)', row)
     return id
 
 @patch
@@ -216,18 +220,20 @@ def content(self:Store,
 )->str: # the text, character by character
     "The text with this content id."
     found = self._rows('select text from content where id=?', id)
-    if not found: raise FastbookError(f"content '{id}' is not in the store '{self.path.name}'; take an id from the input of one of its calls")
+    if not found: raise FastbookError(f"content '{id}' is not in the store '{self.path.name}'; "
+                                      "take an id from the input of one of its calls")
     return found[0]['text'].decode('utf-8', 'surrogatepass')
 
-# %% ../nbs/04_store.ipynb #8a1058ad
+# %% ../nbs/04_store.ipynb #66fb92d4
 @patch
 def calls(self:Store,
     run:int|None=None, # only this run; None: all
     step:str|None=None, # only this step; None: all
 )->pd.DataFrame: # a row for each call, with its item, in order
     "Calls with their inputs and outputs, parsed."
-    rows = self._rows("""select distinct item.name as item, call.* from call join item_call on call.id=call join item on item.id=item_call.item
-        join run_item on run_item.item=item.id where (?1 is null or run=?1) and (?2 is null or step=?2) order by item.rowid, position""", run, step)
+    rows = self._rows("""select distinct item.name as item, call.* from call
+        join item_call on call.id=call join item on item.id=item_call.item join run_item on run_item.item=item.id
+        where (?1 is null or run=?1) and (?2 is null or step=?2) order by item.rowid, position""", run, step)
     for row in rows: row.update({k: json.loads(row[k]) for k in _JSON})
     columns = ['item'] + [r['name'] for r in self._rows('pragma table_info(call)')]
     return pd.DataFrame(rows, columns=columns)
