@@ -107,7 +107,7 @@ def undo(
     if not done: raise FastbookError(f"act {act} is not in the store '{store.path.name}', or was undone before; "
                                      "see `labels(store, history=True)`")
 
-# %% ../nbs/05_labels.ipynb #d83c4e5a
+# %% ../nbs/05_labels.ipynb #3c0ed919
 ACTIONS = ('accept','fix','reject','add')
 
 def span_label(
@@ -127,7 +127,7 @@ def span_label(
     return Label(call, 'span', dict(action=action, start=span.start, end=span.end), part, **options)
 
 def _reviewed_calls(store):
-    "For each reviewed call its question's name, the call's input and output, and its current span labels in time's order."
+    "For each reviewed call its question's name, the call's input and output, and its current span labels in order."
     given = labels(store)
     for call,group in given[given.name == 'span'].groupby('call', sort=False):
         row = store._rows("""select item.name, input, output from call join item_call on call.id=call
@@ -153,7 +153,7 @@ def reviewed_spans(
             reviewed=max(r.created for r in rows), decisions=len(rows))
     return found
 
-# %% ../nbs/05_labels.ipynb #b598f689
+# %% ../nbs/05_labels.ipynb #1e1fd33e
 def _relocate(review, old, chapter):
     "Text and spans of the reviewed contexts in the chapter as it is now; None if one is gone."
     if chapter is None or content_id(chapter.text) == review['chapter']: return old,review['spans']
@@ -170,14 +170,15 @@ def _with_review(component, review, found, number, chapter):
 def apply_reviews(
     data:dict, # content of a dataset.json
     store:Store, # with the reviews, and the chapters' texts
-    chapters:Iterable=(), # `Chapter`s as they are now, for the numbers of cells; without them, a new span's cell is None
+    chapters:Iterable=(), # `Chapter`s as they are now; without them, the cell of a new span is None
 )->dict: # a copy in which reviewed components have the reviewed contexts and the mark `reviewed`
     "Put what people decided into a dataset."
     reviews,chapters = reviewed_spans(store),{c.number: c for c in chapters}
     def reviewed(question, component):
         text = component.get('answer_component', component.get('question_component'))
         number = question['chapter']
-        review = reviews.get((f"{number}/{question['question_number']}", text if isinstance(text, str) else ' '.join(text)))
+        text = text if isinstance(text, str) else ' '.join(text)
+        review = reviews.get((f"{number}/{question['question_number']}", text))
         found = review and _relocate(review, store.content(review['chapter']), chapters.get(number))
         return _with_review(component, review, found, number, chapters.get(number)) if found else component
     def changed(q):

@@ -46,12 +46,13 @@ class Item:
     calls:tuple[Call,...]=() # in the order in which they were made
     error:str='' # why it was not finished; empty if it was
 
-# %% ../nbs/04_store.ipynb #a78e66e9
+# %% ../nbs/04_store.ipynb #f8749611
 _MIGRATIONS = ["""
 create table run(id integer primary key, started text not null, finished text, config text not null);
 create table item(id text primary key, name text not null, error text not null);
 create table call(id text primary key, step text not null, engine text not null,
-    input text not null, output text not null, error text not null, seconds real not null, prompt text not null, raw text not null,
+    input text not null, output text not null, error text not null, seconds real not null,
+    prompt text not null, raw text not null,
     input_tokens integer not null, output_tokens integer not null, usd real);
 create table run_item(run integer not null references run, item text not null references item, primary key(run, item));
 create table item_call(item text not null references item, position integer not null,
@@ -145,7 +146,7 @@ class Store:
     def __exit__(self, *args): self.close()
     def __repr__(self): return f"Store('{self.path.name}')"
 
-# %% ../nbs/04_store.ipynb #8a6856ad
+# %% ../nbs/04_store.ipynb #d3e33aaf
 @patch
 def start_run(self:Store,
     config:dict, # engines, files and options, as JSON data
@@ -165,7 +166,8 @@ def finish_run(self:Store,
 def runs(self:Store)->pd.DataFrame: # columns run, started, finished, items, failed, config
     "One row for each run."
     rows = self._rows("""select run.id as run, started, finished, count(item) as items,
-        coalesce(sum(item.error != ''), 0) as failed, config from run left join run_item on run = run.id left join item on item.id = item group by run.id""")
+        coalesce(sum(item.error != ''), 0) as failed, config from
+        run left join run_item on run = run.id left join item on item.id = item group by run.id""")
     return pd.DataFrame(rows, columns=['run','started','finished','items','failed','config'])
 
 # %% ../nbs/04_store.ipynb #32423c4f

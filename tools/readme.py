@@ -46,13 +46,18 @@ def site_links(text, site):
                   text, flags=re.S | re.M)
 
 
+def front_matter_text(source):
+    "The title and the description that stand in front matter, where nbdev puts those of the first cell."
+    fields = dict(re.findall(r'^(title|description): *(.+)$', source, re.M))
+    return [mark + fields[name].strip('"\' ') for name, mark in (('title', '# '), ('description', '> ')) if name in fields]
+
+
 def readme(notebook, site):
     "The text of README.md."
     parts = []
     for cell in notebook.cells:
         source = as_text(cell.source).strip() if cell.get('source') else ''
-        title = re.search(r'^title: *(.+)$', source, re.M) if cell.cell_type == 'raw' else None
-        if title: parts.append('# ' + title[1].strip('"\' '))
+        if cell.cell_type == 'raw': parts += front_matter_text(source)
         elif cell.cell_type == 'markdown': parts.append(site_links(source, site))
         elif cell.cell_type == 'code' and source: parts += code_text(cell)
     return '\n\n'.join(parts) + '\n'
