@@ -9,6 +9,7 @@ import sys
 
 os.environ['IN_TEST'] = '1'
 
+import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults
@@ -48,8 +49,8 @@ def site_links(text, site):
 
 def front_matter_text(source):
     "The title and the description that stand in front matter, where nbdev puts those of the first cell."
-    fields = dict(re.findall(r'^(title|description): *(.+)$', source, re.M))
-    return [mark + fields[name].strip('"\' ') for name, mark in (('title', '# '), ('description', '> ')) if name in fields]
+    fields = yaml.safe_load(source.strip().strip('-')) or {}
+    return [mark + fields[name] for name, mark in (('title', '# '), ('description', '> ')) if name in fields]
 
 
 def readme(notebook, site):
