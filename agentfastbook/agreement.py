@@ -41,20 +41,21 @@ def resample(
     low,high = np.nanquantile(drawn, [(1-confidence)/2, (1+confidence)/2])
     return Interval(value, float(low), float(high))
 
-# %% ../nbs/16_agreement.ipynb #8c83cc82
+# %% ../nbs/16_agreement.ipynb #ee98ce6c
 def _need_columns(df, columns, what):
     missing = [c for c in columns if c not in df.columns]
     if missing: raise FastbookError(f"{what} has no column {', '.join(map(repr, missing))}, only "
                                     f"{', '.join(map(repr, df.columns))}; rename or add it")
 
 def ratings(
-    labels:pd.DataFrame, # columns call, annotator, value and, for `rounds` or a changed mind, created
+    labels:pd.DataFrame, # columns call, annotator, value and, where there are some, part, name and created
     rounds:bool=False, # compare the first and the last label of the same person, instead of people?
-)->pd.DataFrame: # a row for each call, a column for each annotator (or round); None where there is no label
+)->pd.DataFrame: # a row for each thing, a column for each annotator (or round); None where there is no label
     "Labels side by side; of several by one person on the same thing, the last counts."
     _need_columns(labels, ['call','annotator','value']+['created']*rounds, 'the table of labels')
     ordered = labels.sort_values('created', kind='stable') if 'created' in labels.columns else labels
-    groups = ordered.groupby(['call','annotator'], sort=False).value
+    thing = [c for c in ('call','part','name') if c in labels.columns]
+    groups = ordered.groupby([*thing, 'annotator'], sort=False).value
     if not rounds: found = {'': groups.last()}
     else:
         again = groups.size()[lambda n: n > 1].index
