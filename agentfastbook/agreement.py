@@ -18,9 +18,9 @@ from .core import FastbookError,fold
 from .metrics import Interval
 from .show import Html,visible
 
-# %% ../nbs/16_agreement.ipynb #31e8f547
+# %% ../nbs/16_agreement.ipynb #48c56841
 def resample(
-    statistic:Callable[[np.ndarray],float], # row numbers -> the figure on these rows; not a number where it is undefined
+    statistic:Callable[[np.ndarray],float], # row numbers -> the figure on these rows; NaN if undefined
     n:int, # rows
     clusters:Sequence[Hashable]|None=None, # which question each row belongs to; None: each row is drawn by itself
     seed:int=42, # the same seed gives the same interval
@@ -122,7 +122,7 @@ def alpha(
                                    level_of_measurement=level))
     return resample(statistic, len(kept), None if clusters is None else [clusters[i] for i in kept], seed, resamples)
 
-# %% ../nbs/16_agreement.ipynb #004d0d3f
+# %% ../nbs/16_agreement.ipynb #e7d8248b
 _CLOSE = 500 # rows on either side among which near-equal keys are looked for; the time grows with the square
 
 def _key_text(row, keys): return ' '.join(fold(' '.join(str(row[k]) for k in keys)).text.split())
@@ -164,11 +164,12 @@ class Reconciliation:
     def _repr_html_(self):
         parts = {name.replace('_', ' '): getattr(self, name) for name in
                  ('differing','only_a','only_b','near','repeated')}
-        tables = [f'<p><b>{name}</b></p>{df.map(lambda v: visible(str(v))).to_html(index=False, border=0, escape=False)}'
+        def table(df): return df.map(lambda v: visible(str(v))).to_html(index=False, border=0, escape=False)
+        tables = [f'<p><b>{name}</b></p>{table(df)}'
                   for name,df in parts.items() if len(df)]
         return Html(f'<p>{visible(repr(self))}</p>' + ''.join(tables))
 
-# %% ../nbs/16_agreement.ipynb #6b720bbe
+# %% ../nbs/16_agreement.ipynb #232e4cb5
 def _differences(compared, keys, columns):
     "A row for each value that differs."
     rows = compared.intersect_rows
@@ -177,7 +178,8 @@ def _differences(compared, keys, columns):
         for _,row in rows[~rows[f'{column}_match'].astype(bool)].iterrows():
             a,b = row[f'{column}_df1'],row[f'{column}_df2']
             numbers = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in (a, b))
-            res.append({**{k:row[k] for k in keys}, 'column':column, 'a':a, 'b':b, 'difference':a-b if numbers else None})
+            key = {k:row[k] for k in keys}
+            res.append({**key, 'column':column, 'a':a, 'b':b, 'difference':a-b if numbers else None})
     return pd.DataFrame(res, columns=[*keys, 'column', 'a', 'b', 'difference'])
 
 def _repeated(df, keys, name):
