@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'WEIGHTS_WITH_MEANING', 'sentence_blocks', 'Runs', 'measure_runs', 'measure_meaning', 'keep_runs',
            'RuleExtractor', 'join_passages', 'show_extraction']
 
-# %% ../nbs/12_extract.ipynb #426d08d9
+# %% ../nbs/12_extract.ipynb #45a8d676
 import re
 from collections import Counter,defaultdict
 from dataclasses import dataclass,field,replace
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .core import FastbookError,Span,sentences
-from .book import Block,Chapter,Passage
+from .book import Chapter,Passage
 from .benchmark import Component
 from .retrieve import RankedPassage,terms,_function_words
 from .show import Html,highlight,visible
@@ -41,7 +41,7 @@ def sentence_blocks(
         return [span] if kind in ('code','math') else [s.shift(span.start) for s in sentences(span.of(chapter.text))]
     return [(kind, cut(kind, span)) for kind,span in parts]
 
-# %% ../nbs/12_extract.ipynb #2feb567a
+# %% ../nbs/12_extract.ipynb #1101d042
 _LONGEST = 12 # sentences of a run that is not a whole block
 _QUESTION_WEIGHT = .5 # of words that only the question has; those of the component have 1
 
@@ -104,32 +104,45 @@ def _neighbours(values):
     padded = np.pad(values, 1)
     return (padded[:-2]+padded[2:])/2
 
+def _query_words(component, layout):
+    "The words of a query, what each is worth (adds up to 1), and whether it is the component's own."
+    own = set(_words(component.text))
+    weights = {w: _QUESTION_WEIGHT for w in _words(component.query)} | {w: 1. for w in sorted(own)}
+    unseen = _rarity(len(layout.headings), 0)
+    worth = np.array([weight*layout.rarity.get(w, unseen) for w,weight in weights.items()])
+    return list(weights),worth/max(worth.sum(), 1e-9),np.array([w in own for w in weights], bool)
+
+def _running_counts(words, layout):
+    "How often each word has come before each sentence: (sentences+1, words)."
+    counts = np.zeros((len(layout.spans)+1, len(words)))
+    for j,word in enumerate(words):
+        for i,n in layout.places.get(word, []): counts[i+1,j] = n
+    return counts.cumsum(0)
+
 def measure_runs(
     component:Component, # the fact; `query` may hold the question, too
     ranked:list[RankedPassage], # where to look
     chapter:Chapter, # the chapter of the passages
 )->Runs: # all runs of sentences that lie in a passage
-    "Measure by its words how well each run of sentences supports a component."
-    layout,own = _layout(chapter),set(_words(component.text))
-    query = {w: _QUESTION_WEIGHT for w in _words(component.query)} | {w: 1. for w in own}
-    worth = np.array([v*layout.rarity.get(w, _rarity(len(layout.headings), 0)) for w,v in query.items()])
-    worth,is_own = worth/max(worth.sum(), 1e-9),np.array([w in own for w in query], bool)
-    counts = np.zeros((len(layout.spans)+1, len(query)))
-    for j,word in enumerate(query):
-        for i,n in layout.places.get(word, []): counts[i+1,j] = n
-    counts = counts.cumsum(0)
+    "Measure by words how well each run of sentences supports a component."
+    layout = _layout(chapter)
+    words,worth,is_own = _query_words(component, layout)
+    counts,borders = _running_counts(words, layout),layout.borders
     runs,spans = _inside(layout, ranked, chapter)
-    (first,last,block),borders = runs.T,layout.borders
+    first,last,block = runs.T
     found,lengths = counts[last]-counts[first],np.diff(layout.lengths[borders])
     in_block = _bm25(counts[borders[1:]]-counts[borders[:-1]], lengths, worth, max(lengths.mean(), 1) if len(lengths) else 1)
-    measures = {'words': _bm25(found, layout.lengths[last]-layout.lengths[first], worth, 60), 'cover': (found > 0)@worth,
-                'block': in_block[block], 'near': _neighbours(in_block)[block],
+    measures = {'words': _bm25(found, layout.lengths[last]-layout.lengths[first], worth, 60),
+                'cover': (found > 0) @ worth,
+                'block': in_block[block],
+                'near': _neighbours(in_block)[block],
                 'length': np.log((20+spans[:,1]-spans[:,0])/(20+len(component.text)))**2,
                 'whole': ((first == borders[block]) & (last == borders[block+1])).astype(float),
                 'heading': layout.headings[block].astype(float)}
-    return Runs(runs[:,:2], spans, block, (found > 0)@(worth*is_own)/max((worth*is_own).sum(), 1e-9), measures)
+    support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
+    return Runs(runs[:,:2], spans, block, support, measures)
 
-# %% ../nbs/12_extract.ipynb #73828133
+# %% ../nbs/12_extract.ipynb #557d1910
 @dataclass(frozen=True)
 class _Tokens:
     "The tokens of a chapter, sentence by sentence."
@@ -180,7 +193,7 @@ def measure_meaning(
     component:Component, # the fact; `query` may hold the question, too
     chapter:Chapter, # the chapter of the runs
     encoder:Any, # a token encoder, as for `LateInteraction`
-)->Runs: # with four more measures
+)->Runs: # with three more measures
     "Measure by late interaction how well each run supports a component."
     layout,tokens = _layout(chapter),_tokens(chapter, encoder)
     states,weights = _query_tokens(component, tokens.rarity_of, len(layout.headings), encoder)
@@ -189,14 +202,14 @@ def measure_meaning(
     told,in_block = np.concatenate([np.zeros((1,2)), told]),np.zeros(len(layout.headings))
     for b in around: in_block[b] = nearest[slice(*layout.borders[b:b+2])].max(0) @ weights
     similar,rarity = (told[runs.sentences[:,1]]-told[runs.sentences[:,0]]).T
-    more = {'meaning': np.array([nearest[a:z].max(0) @ weights for a,z in runs.sentences]), 'block_meaning': in_block[runs.blocks],
+    more = {'meaning': np.array([nearest[a:z].max(0) @ weights for a,z in runs.sentences]),
             'near_meaning': _neighbours(in_block)[runs.blocks], 'focus': similar/np.maximum(rarity, 1e-9)}
     return replace(runs, measures=runs.measures|more)
 
-# %% ../nbs/12_extract.ipynb #b5ce2b2f
+# %% ../nbs/12_extract.ipynb #955b311b
 WEIGHTS = dict(words=3.5, cover=5., block=3.5, near=1.5, length=-.6, whole=1.4, heading=-1.3) # of the measures by words
-WEIGHTS_WITH_MEANING = dict(words=1.8, cover=3.5, block=1.7, near=.5, length=-.4, whole=1.5, heading=-2.5,
-                            meaning=4.5, block_meaning=2.8, near_meaning=2.4, focus=4.8) # of all measures
+WEIGHTS_WITH_MEANING = dict(words=1.8, cover=3.4, block=2.5, length=-.4, whole=1.5, heading=-2.5, # with those by meaning
+                            meaning=5.7, near_meaning=2.7, focus=5.2)
 
 def keep_runs(
     runs:Runs, # measured runs

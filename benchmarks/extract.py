@@ -42,9 +42,9 @@ def read_data(data):
 
 def engines(encoder, k):
     "The retrieval step, and what measures the runs."
-    if encoder is None: return Retriever(BM25, max_tokens=200, k=k),e.measure_runs
+    if encoder is None: return Retriever(BM25, max_tokens=200, k=k),e.RuleExtractor().measure
     from agentfastbook.retrieve import hybrid
-    return Retriever(partial(hybrid, encoder=encoder), max_tokens=200, k=k),partial(e.measure_runs, encoder=encoder)
+    return Retriever(partial(hybrid, encoder=encoder), max_tokens=200, k=k),e.RuleExtractor(encoder).measure
 
 def make_cases(book, questions, retrieve, measure, components):
     "`components(question)` gives what to extract for."
