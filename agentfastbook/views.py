@@ -7,12 +7,12 @@ __all__ = ['Mark', 'Panel', 'Part', 'View', 'shorten', 'view_html', 'Rows', 'fra
            'matched_words', 'retrieve_view', 'extract_view', 'call_view', 'call_rows', 'trace_view', 'trace_rows',
            'differences', 'pair_rows']
 
-# %% ../nbs/18_views.ipynb #e3abff86
+# %% ../nbs/18_views.ipynb #970aebda
 import json,re
 from collections.abc import Callable,Sequence
 from dataclasses import dataclass,replace
 from difflib import SequenceMatcher
-from functools import lru_cache,partial
+from functools import lru_cache
 import pandas as pd
 from .core import FastbookError,Span,content_id,locate
 from .benchmark import Benchmark
@@ -58,10 +58,10 @@ class View:
     content:str='' # content id of the result that is shown
     spans:bool=False # are the parts contexts, to be accepted, fixed or rejected?
 
-# %% ../nbs/18_views.ipynb #21eb1d30
+# %% ../nbs/18_views.ipynb #85120961
 _STYLE = ('<style>.afb-side{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.2rem}'
-          '.afb-quiet{opacity:.75;font-size:.85em}.afb-panel{margin:.5em 0}.afb-facts td{padding:0 .8em 0 0;text-align:left;'
-          'vertical-align:top;overflow-wrap:anywhere}</style>')
+          '.afb-quiet{opacity:.75;font-size:.85em}.afb-panel{margin:.5em 0}.afb-facts td{padding:0 .8em 0 0;'
+          'text-align:left;vertical-align:top;overflow-wrap:anywhere}</style>')
 
 def shorten(
     panel:Panel,
@@ -69,7 +69,8 @@ def shorten(
 )->Panel: # with a title that says what is left out
     "The beginning of a long text."
     if len(panel.text) <= limit: return panel
-    marks = tuple(replace(m, span=Span(m.span.start, min(m.span.end, limit))) for m in panel.marks if m.span.start < limit)
+    kept = [m for m in panel.marks if m.span.start < limit]
+    marks = tuple(replace(m, span=Span(m.span.start, min(m.span.end, limit))) for m in kept)
     return replace(panel, text=panel.text[:limit], marks=marks,
                    title=f'{panel.title} (the first {limit:,} of {len(panel.text):,} characters)')
 
@@ -79,7 +80,8 @@ def _panel_html(panel, limit):
     names = dict.fromkeys((m.group, m.title) for m in panel.marks if m.title)
     legend = ''.join(f' {highlight(title, [(Span(0, len(title)), group)])}' for group,title in names)
     legend = legend.replace('<div ', '<span ').replace('</div>', '</span>')
-    return f'<div class="afb-panel"><div class="afb-quiet">{visible(panel.title)}{legend}</div><div dir="auto">{text}</div></div>'
+    return (f'<div class="afb-panel"><div class="afb-quiet">{visible(panel.title)}{legend}</div>'
+            f'<div dir="auto">{text}</div></div>')
 
 def view_html(
     view:View,
@@ -89,11 +91,12 @@ def view_html(
     html = ''.join(_panel_html(p, limit) for p in view.panels if not p.side)
     sides = ''.join(_panel_html(p, limit) for p in view.panels if p.side)
     if sides: html += f'<div class="afb-side">{sides}</div>'
-    parts = ''.join(f'<li>{visible(p.title)} <span class="afb-quiet">{visible(", ".join(p.suggested))}</span></li>' for p in view.parts)
-    facts = ''.join(f'<tr><td class="afb-quiet">{visible(k)}</td><td>{visible(v)}</td></tr>' for k,v in view.facts)
+    def quiet(tag, text): return f'<{tag} class="afb-quiet">{visible(text)}</{tag}>'
+    parts = ''.join(f'<li>{visible(p.title)} {quiet("span", ", ".join(p.suggested))}</li>' for p in view.parts)
+    facts = ''.join(f'<tr>{quiet("td", k)}<td>{visible(v)}</td></tr>' for k,v in view.facts)
     return Html(f'{_STYLE}{html}{f"<ol>{parts}</ol>" if parts else ""}<table class="afb-facts">{facts}</table>')
 
-# %% ../nbs/18_views.ipynb #c44bd2ad
+# %% ../nbs/18_views.ipynb #bf4290d0
 @dataclass(frozen=True)
 class Rows:
     "What a sitting goes through."
@@ -121,10 +124,10 @@ def frame_rows(
                                              name=[str(n) for n in (df[name] if name else df.index)])
     def show(i):
         panels = tuple(Panel(str(c), v, offset=None if n else 0) for n,(c,v) in enumerate(zip(columns, shown[i])))
-        return View(table.id[i], table.name_[i] if 'name_' in table else str(table['name'][i]), panels, content=table.id[i])
+        return View(table.id[i], table['name'][i], panels, content=table.id[i])
     return Rows(table, show, lambda i: table.id[i], lambda i: kept[i])
 
-# %% ../nbs/18_views.ipynb #a3763065
+# %% ../nbs/18_views.ipynb #a79e69d9
 class Source:
     "Where views find what belongs to a call."
     def __init__(self,
@@ -136,14 +139,15 @@ class Source:
 
     def calls(self, item): # item's id -> its calls in order, parsed
         "All calls of an item."
-        found = self.store._rows('select call.* from item_call join call on call.id=call where item=? order by position', item)
+        found = self.store._rows('''select call.* from item_call join call on call.id=call
+            where item=? order by position''', item)
         return [{**c, 'input': json.loads(c['input']), 'output': json.loads(c['output'])} for c in found]
 
     def gold_spans(self, name, chapter): # question's name, chapter's content id
         "The contexts that a person curated for a question, found in the chapter."
         question,text = self.questions.get(name),self.chapter(chapter)
-        contexts = [x for c in (question.components+question.question_components if question else ()) for x in c.contexts]
-        found = [_find(x.text, text) for x in contexts]
+        components = question.components+question.question_components if question else ()
+        found = [_find(x.text, text) for c in components for x in c.contexts]
         return [s for s in found if s]
 
 def _find(quote, text):
@@ -160,7 +164,7 @@ def _facts(call):
 
 def _raw(call): return (Panel('raw reply', call['raw']),) if call['raw'] else ()
 
-# %% ../nbs/18_views.ipynb #13ed653a
+# %% ../nbs/18_views.ipynb #f259155a
 def _answer_panel(input, output, title='gold answer'):
     marks = [Mark(Span(*s), i) for i,c in enumerate(output or []) for s in c['spans']]
     return Panel(title, input['gold_answer'], tuple(marks), numbered=True)
@@ -174,7 +178,8 @@ def _component_parts(source, name, answer, output):
     for i,c in enumerate(output):
         yield Part(f'component {i+1}', c['text'], tuple(sorted(labels.predicted[i])) if labels else ())
     for i,g in enumerate(gold):
-        if not labels or labels.missing[i]: yield Part(f'gold {i+1}', f'gold component: {" … ".join(g)}', ('missing',))
+        if labels and not labels.missing[i]: continue
+        yield Part(f'gold {i+1}', f'gold component: {" … ".join(g)}', ('missing',))
 
 def decompose_view(
     source:Source,
@@ -187,7 +192,7 @@ def decompose_view(
     panels = (Panel('question', call['input']['question']), _answer_panel(call['input'], call['output']), *_raw(call))
     return View(call['id'], f'{name} decompose', panels, parts, _facts(call))
 
-# %% ../nbs/18_views.ipynb #06c81670
+# %% ../nbs/18_views.ipynb #baa4bc15
 _EXTRACTED,_MATCHED,_GOLD = 0,1,2
 
 def matched_words(
@@ -203,51 +208,72 @@ def _inside(spans, start, text, group, title):
         a,b = max(s.start-start, 0),min(s.end-start, len(text))
         if a < b: yield Mark(Span(a, b), group, title)
 
-def _passage_panels(source, name, call, ranked, extracted, rest=False):
-    chapter = source.chapter(call['input']['chapter'])
-    gold,query = source.gold_spans(name, call['input']['chapter']),call['input']['component']['query']
+def _where(i, passage): return f"passage {i+1}, characters {passage['start']}–{passage['end']}"
+
+def _passage_panels(source, name, call, ranked, extracted):
+    "The component, then its passages with all marks, then the raw reply."
+    component,id = call['input']['component'],call['input']['chapter']
+    chapter,gold = source.chapter(id),source.gold_spans(name, id)
+    yield Panel('component', component['text'])
     for i,p in enumerate(ranked):
         text = chapter[p['start']:p['end']]
-        marks = [Mark(s, _MATCHED, 'word of the query') for s in matched_words(query, text)]
-        marks += [*_inside(extracted, p['start'], text, _EXTRACTED, 'extracted'), *_inside(gold, p['start'], text, _GOLD, 'gold context')]
-        yield Panel(f"passage {i+1}, score {p['score']:.2f}, characters {p['start']}–{p['end']}", text, tuple(marks), p['start'])
+        marks = [Mark(s, _MATCHED, 'word of the query') for s in matched_words(component['query'], text)]
+        marks += _inside(extracted, p['start'], text, _EXTRACTED, 'extracted')
+        marks += _inside(gold, p['start'], text, _GOLD, 'gold context')
+        yield Panel(f"{_where(i, p)}, score {p['score']:.2f}", text, tuple(marks), p['start'])
+    yield from _raw(call)
 
-def retrieve_view(source:Source, name:str, call:dict, calls:list[dict])->View:
+def retrieve_view(
+    source:Source,
+    name:str, # question's name
+    call:dict, # parsed row of the store
+    calls:list[dict], # all calls of the item
+)->View:
     "A component and its ranked passages, with what was extracted from them."
     same = [c for c in calls if c['step'] == 'extract' and c['input']['component'] == call['input']['component']]
     extracted = [Span(*s) for c in same for s in c['output'] or []]
     ranked = call['output'] or []
-    panels = (Panel('component', call['input']['component']['text']), *_passage_panels(source, name, call, ranked, extracted), *_raw(call))
-    parts = tuple(Part(f"passage {i+1}", f"passage {i+1}, characters {p['start']}–{p['end']}") for i,p in enumerate(ranked))
+    parts = tuple(Part(f'passage {i+1}', _where(i, p)) for i,p in enumerate(ranked))
+    panels = tuple(_passage_panels(source, name, call, ranked, extracted))
     return View(call['id'], f'{name} retrieve', panels, parts, _facts(call))
 
-def extract_view(source:Source, name:str, call:dict, calls:list[dict])->View:
+def extract_view(
+    source:Source,
+    name:str, # question's name
+    call:dict, # parsed row of the store
+    calls:list[dict], # all calls of the item
+)->View:
     "A component and the passages that its contexts were extracted from."
     same = [c for c in calls if c['step'] == 'retrieve' and c['input']['component'] == call['input']['component']]
     ranked = [p for c in same[-1:] for p in c['output'] or []]
     chapter,spans = source.chapter(call['input']['chapter']),[Span(*s) for s in call['output'] or []]
-    panels = (Panel('component', call['input']['component']['text']), *_passage_panels(source, name, call, ranked, spans), *_raw(call))
+    panels = tuple(_passage_panels(source, name, call, ranked, spans))
     parts = tuple(Part(f'{s.start}:{s.end}', ' '.join(s.of(chapter).split()), span=s) for s in spans)
     return View(call['id'], f'{name} extract', panels, parts, _facts(call), spans=True)
 
-# %% ../nbs/18_views.ipynb #fc2c3d15
+# %% ../nbs/18_views.ipynb #89ee3f4d
 def _texts(data, title):
     if isinstance(data, dict): return [Panel(f'{title}: {k}', _cell(v)) for k,v in data.items()]
     return [Panel(title, _cell(data))]
 
-def call_view(source:Source, name:str, call:dict, calls:list[dict])->View:
+def call_view(
+    source:Source,
+    name:str, # question's name
+    call:dict, # parsed row of the store
+    calls:list[dict], # all calls of the item
+)->View:
     "What went in and what came out."
     return View(call['id'], f"{name} {call['step']}",
                 (*_texts(call['input'], 'input'), *_texts(call['output'], 'output'), *_raw(call)), facts=_facts(call))
 
 _VIEWS = dict(decompose=decompose_view, retrieve=retrieve_view, extract=extract_view)
 
-# %% ../nbs/18_views.ipynb #c67673ad
+# %% ../nbs/18_views.ipynb #1c6ddaba
 def _run(store, run):
     found = store._rows('select max(id) as last from run where ? is null or id=?', run, run)[0]['last']
-    if found is None: raise FastbookError(f"run {run} is not in the store '{store.path.name}'; see `Store.runs`" if run else
-                                          f"the store '{store.path.name}' has no runs; `curate` makes one")
-    return found
+    if found is not None: return found
+    if run is None: raise FastbookError(f"the store '{store.path.name}' has no runs; `curate` makes one")
+    raise FastbookError(f"run {run} is not in the store '{store.path.name}'; see `Store.runs`")
 
 def call_rows(
     store:Store,
@@ -257,8 +283,9 @@ def call_rows(
 )->Rows:
     "All calls of one step of a run."
     source,run = Source(store, benchmark),_run(store, run)
-    table = pd.DataFrame(store._rows("""select call.id, item.name as name, item.id as item_id, step, engine, prompt, call.error, seconds, usd,
-        input || char(10) || output || char(10) || raw as text, output from run_item join item on item.id=run_item.item
+    table = pd.DataFrame(store._rows("""select call.id, item.name, item.id as item_id, step, engine, prompt, call.error,
+        seconds, usd, output, input || char(10) || output || char(10) || raw as text
+        from run_item join item on item.id=run_item.item
         join item_call on item_call.item=item.id join call on call.id=item_call.call
         where run=? and step=? group by call.id order by item.rowid, position""", run, step))
     if not len(table):
@@ -272,7 +299,7 @@ def call_rows(
         return replace(_VIEWS.get(step, call_view)(source, table['name'][i], call, calls), content=content(i))
     return Rows(table, show, content)
 
-# %% ../nbs/18_views.ipynb #5a8d9944
+# %% ../nbs/18_views.ipynb #3501b6d6
 def _trace_panels(source, name, calls):
     for call in calls:
         if call['step'] == 'decompose':
@@ -291,13 +318,19 @@ def _shown(call):
     input = call['input']
     if not isinstance(input, dict) or 'component' not in input: return ''
     passages = input.get('passages')
-    return f"{input['component']['text']!r:.60}" + (f" and passages {', '.join(passages)}" if passages else f" and chapter {input['chapter']}")
+    place = f"passages {', '.join(passages)}" if passages else f"chapter {input['chapter']}"
+    return f"shown {input['component']['text']!r:.60} and {place}"
 
-def trace_view(source:Source, name:str, item:str, error:str='')->View:
+def trace_view(
+    source:Source,
+    name:str, # question's name
+    item:str, # its id in the store
+    error:str='', # why it was not finished
+)->View:
     "The whole way of one question."
     calls = source.calls(item)
-    facts = [(f"{n+1} {c['step']}", '; '.join([*(f'{k} {v}' for k,v in _facts(c)), *([f'shown {_shown(c)}'] if _shown(c) else [])]))
-             for n,c in enumerate(calls)]
+    def line(call): return '; '.join(filter(None, [*(f'{k} {v}' for k,v in _facts(call)), _shown(call)]))
+    facts = [(f"{n+1} {c['step']}", line(c)) for n,c in enumerate(calls)]
     if error: facts.insert(0, ('error', error))
     parts = tuple(Part(f"call {n+1}", f"{c['step']}: {_cell(c['output'])[:80]}") for n,c in enumerate(calls))
     return View(item, name, tuple(_trace_panels(source, name, calls)), parts, tuple(facts),
@@ -310,15 +343,16 @@ def trace_rows(
 )->Rows:
     "The whole way of each question of a run."
     source,run = Source(store, benchmark),_run(store, run)
-    table = pd.DataFrame(store._rows("""select item.id, item.name, item.error, group_concat(call.output, char(10)) as text
-        from run_item join item on item.id=run_item.item left join item_call on item_call.item=item.id
-        left join call on call.id=item_call.call where run=? group by item.id order by item.rowid""", run),
+    table = pd.DataFrame(store._rows("""select item.id, item.name, item.error,
+        group_concat(call.output, char(10)) as text from run_item join item on item.id=run_item.item
+        left join item_call on item_call.item=item.id left join call on call.id=item_call.call
+        where run=? group by item.id order by item.rowid""", run),
         columns=['id','name','error','text'])
     table['chapter'],table['text'] = table['name'].str.split('/').str[0],table['text'].fillna('')
-    show = lambda i: trace_view(source, table['name'][i], table.id[i], table.error[i])
+    def show(i): return trace_view(source, table['name'][i], table.id[i], table.error[i])
     return Rows(table, show, lambda i: show(i).content)
 
-# %% ../nbs/18_views.ipynb #e1106698
+# %% ../nbs/18_views.ipynb #df96deb0
 def _result(source, call):
     "A call's output as a text."
     if call['error']: return f"error: {call['error']}"
@@ -343,8 +377,9 @@ def differences(
 
 def _pair_texts(store, run, step):
     source = Source(store)
-    found = store._rows("""select item.name, call.* from run_item join item on item.id=run_item.item join item_call on item_call.item=item.id
-        join call on call.id=item_call.call where run=? and step=? order by item.rowid, position""", run, step)
+    found = store._rows("""select item.name, call.* from run_item join item on item.id=run_item.item
+        join item_call on item_call.item=item.id join call on call.id=item_call.call
+        where run=? and step=? order by item.rowid, position""", run, step)
     texts = {}
     for row in found:
         call = {**row, 'input': json.loads(row['input']), 'output': json.loads(row['output'])}
@@ -362,11 +397,13 @@ def pair_rows(
     after = after or before
     first,second = (_pair_texts(s, _run(s, r), step) for s,r in zip((before, after), runs))
     names = [n for n in first if n in second and (same or first[n] != second[n])]
-    table = pd.DataFrame([dict(name=n, before=first[n], after=second[n]) for n in names], columns=['name','before','after'])
+    pairs = [dict(name=n, before=first[n], after=second[n]) for n in names]
+    table = pd.DataFrame(pairs, columns=['name','before','after'])
     rows = frame_rows(table, ['before','after'], name='name')
     def show(i):
-        texts = table.before[i],table.after[i]
-        panels = tuple(Panel(side, text, tuple(Mark(s, group, title) for s in spans), side=side)
-                       for side,text,spans,group,title in zip(('before','after'), texts, differences(*texts), (5, 2), ('gone','new')))
+        before,after = table.before[i],table.after[i]
+        gone,new = differences(before, after)
+        panels = (Panel('before', before, tuple(Mark(s, 5, 'gone') for s in gone), side='before'),
+                  Panel('after', after, tuple(Mark(s, 2, 'new') for s in new), side='after'))
         return View(rows.table.id[i], f'{table["name"][i]} {step}', panels, content=rows.table.id[i])
     return replace(rows, show=show)
