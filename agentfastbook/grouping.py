@@ -129,7 +129,7 @@ class Grouping:
         except FastbookError as e: self.message = str(e)
         return self
 
-# %% ../nbs/23_grouping.ipynb #7b3d0bde
+# %% ../nbs/23_grouping.ipynb #b253bfe6
 def _toggle(self, digit):
     if digit == 0:
         if NO_FAILURE not in self.codebook.state().modes: self.codebook.add(self.who, NO_FAILURE)
@@ -198,15 +198,15 @@ def _filter(self, text):
 
 def _turn(self, text): self.page = (self.page+1) % max(1, -(-len(self.modes)//9))
 
-HELP = ("j k: next, before; 1-9: mode; 0: no failure; p: more modes; g: next without a mode; a: accept the suggestion; "
-        "n NAME: new mode; r 2 NAME: rename; m 2 5 NAME: merge; x: mark, s 2 NAME: split the marked off; u: undo; "
-        "/ WORDS: filter")
+HELP = ("j k: next, before; 1-9: mode; 0: no failure; p: more modes; g: next without a mode; "
+        "a: accept the suggestion, A NAME: as NAME; n NAME: new mode; r 2 NAME: rename; m 2 5 NAME: merge; x: mark, s 2 NAME: split the marked off; u: undo; "
+        "/ WORDS: filter, c: all notes")
 
 def _help(self, text): raise FastbookError(HELP)
 
-_KEYS = {'j':lambda s,t: _move(s, 1), 'k':lambda s,t: _move(s, -1), 'g':_next_open, 'p':_turn, 'a':_accept, 'n':_new,
-         'r':_rename, 'm':_merge, 'x':_mark, 's':_split, '/':_filter, '?':_help,
-         'u':lambda s,t: s.codebook.undo(s.who)}
+_KEYS = {'j':lambda s,t: _move(s, 1), 'k':lambda s,t: _move(s, -1), 'g':_next_open, 'p':_turn, 'a':_accept,
+         'A':_accept, 'n':_new, 'r':_rename, 'm':_merge, 'x':_mark, 's':_split, '/':_filter,
+         'c':lambda s,t: _filter(s, ''), '?':_help, 'u':lambda s,t: s.codebook.undo(s.who)}
 
 # %% ../nbs/23_grouping.ipynb #ba1f21a9
 def _html(self):
@@ -228,8 +228,8 @@ def _html(self):
 
 Grouping._repr_html_ = _html
 
-# %% ../nbs/23_grouping.ipynb #6d331cfe
-_WITH_TEXT = 'nrmsa/'
+# %% ../nbs/23_grouping.ipynb #e2eacf41
+_WITH_TEXT = 'nrmsA/'
 
 def grouping_widget(
     sitting:Grouping, # notes, codebook and person
