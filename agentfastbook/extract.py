@@ -142,7 +142,7 @@ def measure_runs(
     support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
     return Runs(runs[:,:2], spans, block, support, measures)
 
-# %% ../nbs/12_extract.ipynb #557d1910
+# %% ../nbs/12_extract.ipynb #34dce308
 @dataclass(frozen=True)
 class _Tokens:
     "The tokens of a chapter, sentence by sentence."
@@ -151,32 +151,30 @@ class _Tokens:
     borders:np.ndarray # (sentences+1,) first token of each sentence
     rarity_of:dict[str,float] # for each token's text its idf
 
-def _token_texts(text, tokens): return [text[a:b].casefold() for a,b in zip(tokens.starts, tokens.ends)]
-
 @lru_cache(maxsize=4)
 def _tokens(chapter, encoder):
     "A chapter's tokens that have a letter or digit and lie in a sentence."
     layout,[tokens] = _layout(chapter),encoder.encode([chapter.text])
-    texts,middle = _token_texts(chapter.text, tokens),(np.asarray(tokens.starts)+np.asarray(tokens.ends))/2
+    texts,middle = tokens.texts(chapter.text),(tokens.starts+tokens.ends)/2
     sentence = np.searchsorted(layout.spans[:,0], middle, side='right')-1
     kept = np.flatnonzero([i >= 0 and m < layout.spans[i,1] and any(c.isalnum() for c in t) for i,m,t in zip(sentence, middle, texts)])
     block = np.searchsorted(layout.borders, sentence[kept], side='right')
     blocks_with = Counter(t for t,_ in {(texts[i], b) for i,b in zip(kept, block)})
     rarity_of = {t: _rarity(len(layout.headings), n) for t,n in blocks_with.items()}
-    return _Tokens(np.asarray(tokens.states)[kept], np.array([rarity_of[texts[i]] for i in kept]),
+    return _Tokens(tokens.states[kept], np.array([rarity_of[texts[i]] for i in kept]),
                    np.searchsorted(sentence[kept], np.arange(len(layout.spans)+1)), rarity_of)
 
 def _query_tokens(component, rarity_of, n_blocks, encoder):
     "States of the query's tokens, and their weights, which add up to 1."
     query = component.query or component.text
-    [tokens] = encoder.encode([query])
+    [tokens] = encoder.encode([query], query=True)
     own = max(query.rfind(component.text), 0)
     def weight(start, text):
         if text in _function_words or not any(c.isalnum() for c in text): return 0.
         return (1. if start >= own else _QUESTION_WEIGHT)*rarity_of.get(text, _rarity(n_blocks, 0))
-    weights = np.array([weight(a, t) for a,t in zip(tokens.starts, _token_texts(query, tokens))])
+    weights = np.array([weight(a, t) for a,t in zip(tokens.starts, tokens.texts(query))])
     kept = weights > 0
-    return np.asarray(tokens.states, dtype=np.float32)[kept],weights[kept]/max(weights.sum(), 1e-9)
+    return tokens.states[kept],weights[kept]/max(weights.sum(), 1e-9)
 
 def _similarities(tokens, states, sentences):
     "For each of `sentences` the nearest token of each query token; its tokens' similarity to the query, and their rarity, in sum."
@@ -184,7 +182,7 @@ def _similarities(tokens, states, sentences):
     for i in sentences:
         a,z = tokens.borders[i:i+2]
         if a == z or not len(states): continue
-        similar = np.asarray(tokens.states[a:z], dtype=np.float32) @ states.T
+        similar = tokens.states[a:z] @ states.T
         nearest[i],told[i] = similar.max(0),(similar.max(1) @ tokens.rarity[a:z], tokens.rarity[a:z].sum())
     return nearest,told.cumsum(0)
 

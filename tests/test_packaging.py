@@ -45,11 +45,11 @@ def test_versions_agree(wheel):
     assert f"## {settings['version']}" in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
 
 
-def test_wheel_holds_modules_and_sample_but_no_tests(wheel):
+def test_wheel_holds_modules_and_data_but_no_tests(wheel):
     names = set(wheel.namelist())
-    folder = ROOT/'agentfastbook'
-    expected = [path.relative_to(ROOT).as_posix() for path in [*folder.rglob('*.py'), *(folder/'data').rglob('*')]
-                if path.is_file() and '__pycache__' not in path.parts]
+    known = subprocess.run(['git', 'ls-files', 'agentfastbook'], cwd=ROOT, capture_output=True, text=True).stdout
+    expected = known.split()
+    assert 'agentfastbook/data/sample/benchmark.json' in expected
     assert set(expected) <= names, f'not in the wheel: {sorted(set(expected) - names)}'
     others = {name for name in names if not re.match(r'agentfastbook(-[\w.]+\.dist-info)?/', name)}
     assert not others, f'does not belong into the wheel: {sorted(others)}'
