@@ -129,7 +129,7 @@ class Grouping:
         except FastbookError as e: self.message = str(e)
         return self
 
-# %% ../nbs/23_grouping.ipynb #b253bfe6
+# %% ../nbs/23_grouping.ipynb #096738e6
 def _toggle(self, digit):
     if digit == 0:
         if NO_FAILURE not in self.codebook.state().modes: self.codebook.add(self.who, NO_FAILURE)
@@ -199,8 +199,8 @@ def _filter(self, text):
 def _turn(self, text): self.page = (self.page+1) % max(1, -(-len(self.modes)//9))
 
 HELP = ("j k: next, before; 1-9: mode; 0: no failure; p: more modes; g: next without a mode; "
-        "a: accept the suggestion, A NAME: as NAME; n NAME: new mode; r 2 NAME: rename; m 2 5 NAME: merge; x: mark, s 2 NAME: split the marked off; u: undo; "
-        "/ WORDS: filter, c: all notes")
+        "a: accept the suggestion, A NAME: as NAME; n NAME: new mode; r 2 NAME: rename; m 2 5 NAME: merge; "
+        "x: mark, s 2 NAME: split the marked off; u: undo; / WORDS: filter, c: all notes")
 
 def _help(self, text): raise FastbookError(HELP)
 
