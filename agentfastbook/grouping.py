@@ -19,7 +19,7 @@ from .retrieve import terms
 from .show import Html,visible
 from .coding import Codebook
 
-# %% ../nbs/23_grouping.ipynb #31c0c21d
+# %% ../nbs/23_grouping.ipynb #3dc1361b
 @dataclass(frozen=True)
 class Suggestion:
     "A group of notes that a program would make; it changes nothing until a person accepts it."
@@ -30,7 +30,7 @@ _QUOTED = re.compile(r'"[^"]{3,}"|“[^”]{3,}”')
 _COMMON = frozenset('''the a an of in is are it its to and or but that this there be for with as on at not no by from
 which was were than only one would could might may i my me if so'''.split())
 
-def _note_terms(text): return terms(_QUOTED.sub(' ', text), skip=_COMMON)
+def _note_terms(text): return [t for t in terms(_QUOTED.sub(' ', text), skip=_COMMON) if len(t) > 1]
 
 def _vectors(documents):
     "(documents, terms) TF-IDF, rows of length 1."
@@ -57,7 +57,7 @@ def _clusters(documents, distance):
 
 def suggest_modes(
     codes:pd.DataFrame, # columns note and text, as from `coding.open_codes`
-    distance:float=.85, # groups farther apart than this stay apart; 0: only the same words, 1: any word in common
+    distance:float=.8, # groups farther apart than this stay apart; 0: only the same words, 1: any word in common
     model:Callable[[list[str]],dict[str,list[int]]]|None=None, # texts -> numbers of texts (from 0) by name of a mode
 )->list[Suggestion]: # groups of at least two notes, largest first
     "Groups of notes to start from; by the notes' words, or by a model."

@@ -96,7 +96,7 @@ def view_html(
     facts = ''.join(f'<tr>{quiet("td", k)}<td>{visible(v)}</td></tr>' for k,v in view.facts)
     return Html(f'{_STYLE}{html}{f"<ol>{parts}</ol>" if parts else ""}<table class="afb-facts">{facts}</table>')
 
-# %% ../nbs/18_views.ipynb #0b0bc151
+# %% ../nbs/18_views.ipynb #c83b7db3
 @dataclass(frozen=True)
 class Rows:
     "What a sitting goes through."
@@ -120,8 +120,9 @@ def frame_rows(
         raise FastbookError(f"columns {missing} are not in the DataFrame; it has {list(map(str, df.columns))}")
     shown = [[_cell(v) for v in row] for row in df[columns].itertuples(index=False, name=None)]
     kept = [json.dumps(dict(zip(map(str, columns), row)), ensure_ascii=False) for row in shown]
-    columns_of = dict(id=map(content_id, kept), text=map('\n'.join, shown), name=map(str, df[name] if name else df.index))
-    table = df.reset_index(drop=True).assign(**{k: pd.Series(list(v), dtype=object) for k,v in columns_of.items()})
+    names = map(str, df[name] if name else df.index)
+    added = dict(id=map(content_id, kept), text=map('\n'.join, shown), name=names)
+    table = df.reset_index(drop=True).assign(**{k: pd.Series(list(v), dtype=object) for k,v in added.items()})
     def show(i):
         panels = tuple(Panel(str(c), v, offset=None if n else 0) for n,(c,v) in enumerate(zip(columns, shown[i])))
         return View(table.id[i], table['name'][i], panels, content=table.id[i])
