@@ -16,13 +16,15 @@ from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
 
-# %% ../nbs/40_cli.ipynb #b5c0be5d
+# %% ../nbs/40_cli.ipynb #f9c57c95
 @contextmanager
 def _plain_errors():
     "Print our own errors as one line and leave with status 2; Ctrl-C leaves with status 130."
     try: yield
     except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)
-    except KeyboardInterrupt: print('stopped; what is finished is saved: run the same command again to go on', file=sys.stderr); sys.exit(130)
+    except KeyboardInterrupt:
+        print('stopped; what is finished is saved: run the same command again to go on', file=sys.stderr)
+        sys.exit(130)
 
 def _files(book, benchmark):
     "The sample's for what is not given, but never the sample's questions for another book."
@@ -31,14 +33,14 @@ def _files(book, benchmark):
 
 def _load(book, benchmark):
     book,benchmark = _files(book, benchmark)
-    if benchmark is None: raise FastbookError("a book without a benchmark can't be measured; give --benchmark FILE as well")
+    if benchmark is None: raise FastbookError("a book without a benchmark can't be measured; give --benchmark FILE, too")
     return read_book(book),load_benchmark(benchmark)
 
 def _show(table, digits=3):
-    with pd.option_context('display.width', 250, 'display.max_columns', None, 'display.max_rows', None, 'display.max_colwidth', 60):
+    with pd.option_context('display.width', 250, 'display.max_columns', None, 'display.max_colwidth', 60):
         print(table.round(digits).to_string(index=False))
 
-# %% ../nbs/40_cli.ipynb #3ba7c722
+# %% ../nbs/40_cli.ipynb #084496cc
 def _index(late):
     "BM25, or BM25 with late interaction; the encoder is loaded when it is first used."
     from agentfastbook.retrieve import BM25,hybrid
@@ -59,7 +61,7 @@ def _engines(granularity, late, max_tokens, k):
 @call_parse
 def afb_curate(
     book:str=None, # folder of chapter notebooks `NN_*.ipynb` (default: the bundled sample)
-    benchmark:str=None, # JSON file of questions with gold answers (default: the sample's; with --book: the chapters' questionnaires)
+    benchmark:str=None, # JSON file of questions and gold answers (default: the sample's, or --book's questionnaires)
     out:str='afb_out', # folder for dataset.json, passages.jsonl, traces.db and report.html; a stopped run goes on there
     granularity:str='standard', # how finely gold answers are split: standard, fine or whole
     late:str=None, # add late interaction: a ColBERT checkpoint or the folder of a token encoder; needs the extra `late`
@@ -78,49 +80,65 @@ def afb_curate(
         print(f"look at {Path(out)/'report.html'}")
         if done.errors: sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #ed309426
+# %% ../nbs/40_cli.ipynb #0488648c
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
     ('SQLite BM25, keywords by hand', .515, .863, .505, .858), ('bge-small-en-v1.5', .452, .834, .436, .808),
     ('ColBERTv2', .589, .888, .563, .873), ('answerai-colbert-small-v1', .576, .878, .573, .866),
 ], columns=['published','MRR@10, chapters 1 4 8 13','Recall@10, chapters 1 4 8 13','MRR@10, all','Recall@10, all'])
 
-def _wide(table, measures, rows='engine'):
+def _cell(row):
+    if row.low != row.low: return f'{row.value:.1f}' # seconds have no interval
+    if row.measure.startswith('tokens'): return f'{row.value:,.0f}'
+    return f'{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]'
+
+def _wide(table, measures, rows=('engine',)):
     "One row for each engine, with `value [low, high]` for each measure."
-    table = table[table.measure.isin(measures)].copy()
-    def cell(r): return f'{r.value:.3f}' if r.low != r.low else f'{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]'
-    table['cell'] = [f'{r.value:,.0f}' if 'tokens' in r.measure and 'Recall' not in r.measure else cell(r) for r in table.itertuples()]
-    return table.pivot(index=rows, columns='measure', values='cell')[[m for m in measures if m in set(table.measure)]].reset_index()
+    table = table[table.measure.isin(measures)]
+    table = table.assign(cell=[_cell(r) for r in table.itertuples()])
+    return table.pivot(index=list(rows), columns='measure', values='cell')[measures].reset_index()
+
+_BUDGETS = [f'Recall at {n} tokens' for n in (500, 1000, 2000, 5000)]
+_ASKED = {'question': ['MRR@10','Recall@10','MRR@10, findable','Recall@10, findable'],
+          'component': ['MRR@10, findable','Recall@10, findable','Recall@5, findable']}
+
+def _print_retrieval(questions, chapters, late, max_tokens):
+    "The two retrieval tables: what asks is the question, or question and component."
+    from agentfastbook.evaluate import evaluate_retrieval
+    indexes = {'BM25': _index(None), **({'BM25 and late interaction': _index(late)} if late else {})}
+    for query,measures in _ASKED.items():
+        print(f'\nRetrieval, passages of {max_tokens} tokens, asked with the {query}')
+        table = evaluate_retrieval(questions, chapters, indexes, max_tokens, query)
+        for part in (measures, _BUDGETS+['tokens in 10','seconds']): _show(_wide(table, part))
 
 @call_parse
 def afb_benchmark(
     book:str=None, # folder of chapter notebooks (default: the bundled sample)
     benchmark:str=None, # JSON file with hand-curated components and contexts (default: the sample's)
     late:str=None, # add late interaction: a ColBERT checkpoint or the folder of a token encoder; needs the extra `late`
-    labels:str=None, # JSON file of components labelled by hand, such as evals-haiku-3.5.json: adds the agreement with them
+    labels:str=None, # JSON file of components labelled by hand, as evals-haiku-3.5.json: adds the agreement with them
     max_tokens:int=500, # most tokens (words and punctuation marks) of a passage in the retrieval tables, >= 1
 ):
     "Print what each engine reaches on a hand-curated benchmark, with 95% bootstrap intervals over questions."
     from agentfastbook import evaluate as e
     with _plain_errors():
         chapters,questions = _load(book, benchmark)
-        engines,indexes = _engines('standard', late, 200, 5),{'BM25': _index(None), **({'BM25 and late': _index(late)} if late else {})}
-        budgets = [f'Recall at {n} tokens' for n in (500, 1000, 2000, 5000)]
+        engines = _engines('standard', late, 200, 5)
         print(f'{len(questions)} questions of {len(chapters)} chapters\n\nContexts broken by passage borders')
         _show(e.evaluate_passages(questions, chapters))
         print('\nDecomposition')
-        _show(_wide(e.evaluate_decomposition(questions), ['soft_f1','f1_80','boundary_f1','recoverable_recall'], ['engine','questions']))
-        for query,measures in (('question', ['MRR@10','Recall@10']), ('component', ['MRR@10, findable','Recall@5, findable'])):
-            print(f'\nRetrieval, passages of {max_tokens} tokens; what asks: {"question and component" if query == "component" else query}')
-            measures = [*measures, *[m+', findable' for m in measures if 'findable' not in m], *budgets, 'tokens in 10', 'seconds']
-            _show(_wide(e.evaluate_retrieval(questions, chapters, indexes, max_tokens, query), measures))
-        if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
+        measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
+        _show(_wide(e.evaluate_decomposition(questions), measures, ('engine','questions')))
         if labels: print('\nAutomatic labels'); _show(e.evaluate_labels(labels))
+        _print_retrieval(questions, chapters, late, max_tokens)
+        if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
         print('\nWhat the pipeline reads')
         _show(e.evaluate_reading(questions, chapters, retrieve=engines['retrieve']))
         print('\nExtraction, gold components as input')
-        _show(_wide(e.evaluate_extraction(questions, chapters, engines['retrieve']), ['f1 by component, findable','f1','precision','recall']))
+        extractors = {'rules': engines['extract'], 'top passage': e.top_passage}
+        extraction = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
+        _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
 
-# %% ../nbs/40_cli.ipynb #90d27e85
+# %% ../nbs/40_cli.ipynb #347e11a9
 @call_parse
 def afb_lint(
     benchmark:str=None, # JSON file in the layout of fastbook-benchmark (default: the sample's)
@@ -133,9 +151,11 @@ def afb_lint(
         chapters = read_book(book) if book else None if benchmark else read_book(sample_path())
         questions = load_benchmark(benchmark or sample_path()/'benchmark.json')
         defects = lint(questions, chapters)
-        number = defects.groupby('defect', sort=False).agg(number=('defect','size'), rule=('rule','first'), remedy=('remedy','first'))
-        _show(number.reset_index() if counts else defects[['question','component','defect','value']])
-        if chapters: print('\nThe best that any engine could reach, because of what is missing:'); _show(ceilings(questions, chapters))
+        counted = defects.groupby('defect', sort=False).agg(number=('defect','size'), remedy=('remedy','first'))
+        _show(counted.reset_index() if counts else defects[['question','component','defect','value']])
+        if chapters:
+            print('\nThe best that any engine could reach, because of what is missing:')
+            _show(ceilings(questions, chapters))
         if len(defects): sys.exit(1)
 
 # %% ../nbs/40_cli.ipynb #dc7f05d4

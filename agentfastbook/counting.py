@@ -85,7 +85,7 @@ def pivot_modes(
     wide['total'] = coded.groupby(rows)['item'].nunique()
     return wide.sort_values('total', ascending=False, kind='stable').rename_axis(columns=None)
 
-# %% ../nbs/24_counting.ipynb #488b2e8a
+# %% ../nbs/24_counting.ipynb #b2a1d230
 @dataclass(frozen=True)
 class Saturation:
     "What has been seen, what is likely unseen, and whether to read on."
@@ -128,7 +128,7 @@ def saturation(
     found = _incidence(coded, read)
     m,times = len(found),found.sum(0)
     once,twice = int((times == 1).sum()),int((times == 2).sum())
-    unseen = (m-1)/m*once*(once-1)/(2*(twice+1)) if m else 0.
+    unseen = (m-1)/m*once*(once-1)/(2*(twice+1)) if once else 0.
     expected = unseen*(1-(1-once/(m*unseen+once))**ahead) if unseen else 0.
     return Saturation(m, len(times), once, unseen, ahead, expected)
 

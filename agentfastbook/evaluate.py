@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['evaluate_passages', 'evaluate_decomposition', 'rank_passages_for', 'evaluate_retrieval', 'evaluate_reading',
-           'evaluate_extraction', 'evaluate_labels']
+           'top_passage', 'evaluate_extraction', 'evaluate_labels']
 
-# %% ../nbs/17_evaluate.ipynb #a12b3eca
+# %% ../nbs/17_evaluate.ipynb #998eb6fd
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +14,9 @@ from pathlib import Path
 from time import perf_counter
 import numpy as np
 import pandas as pd
-from .core import FastbookError,count_tokens
-from .book import Book,passages
-from .benchmark import Benchmark,locate_contexts,unquote
+from .core import FastbookError,Span,count_tokens
+from .book import Book,Chapter,passages
+from .benchmark import Benchmark,Component,locate_contexts,unquote
 from .metrics import Extraction,Ranking,find_hits,interval,occurrences,score_extraction,score_retrieval
 from .matching import LABELS,cohen_kappa,drop_duplicates,label_components,score_decomposition
 from .decompose import GRANULARITIES,RuleDecomposer
@@ -41,7 +41,7 @@ def evaluate_passages(
         rows.append((size, sum(map(len, cut.values())), len(found), broken))
     return pd.DataFrame(rows, columns=['max_tokens','passages','contexts','broken'])
 
-# %% ../nbs/17_evaluate.ipynb #1e94a0b5
+# %% ../nbs/17_evaluate.ipynb #2bb76d2c
 def _pieces(question): return [[s.of(question.gold_answer) for s in c.spans] or [c.text] for c in question.components]
 
 def evaluate_decomposition(
@@ -57,9 +57,10 @@ def evaluate_decomposition(
         for group,questions in groups.items():
             pairs = [(q.gold_answer, _pieces(q), _pieces(replace(q, components=tuple(engine(q))))) for q in questions]
             if pairs: tables[name,group] = score_decomposition(pairs)
-    return pd.concat(tables, names=['engine','questions','row']).reset_index(['engine','questions']).reset_index(drop=True)
+    keys = ['engine','questions']
+    return pd.concat(tables, names=[*keys, 'row']).reset_index(keys).reset_index(drop=True)
 
-# %% ../nbs/17_evaluate.ipynb #fba0dafb
+# %% ../nbs/17_evaluate.ipynb #caafb026
 def _ranking(question, components, ranked):
     texts = [[x.text for x in c.contexts] for c in components]
     return find_hits(texts, [r.passage.text for r in ranked]),[count_tokens(r.passage.text) for r in ranked]
@@ -79,8 +80,8 @@ def rank_passages_for(
         chapter = book[number]
         made = index(passages(chapter, max_tokens))
         for q in (q for q in benchmark if q.chapter == number and q.components):
-            asked = [(q.text, q.components)] if query == 'question' else [(f'{q.text} {c.text}', (c,)) for c in q.components]
-            for text,components in asked:
+            whole,parts = [(q.text, q.components)],[(f'{q.text} {c.text}', (c,)) for c in q.components]
+            for text,components in whole if query == 'question' else parts:
                 hits,tokens = _ranking(q, components, made.search(text, k=len(made.passages)))
                 res.append(Ranking(hits, [_findable(c, chapter) for c in components], tokens, q.id))
     return res
@@ -122,17 +123,23 @@ def evaluate_reading(
     rows = {'recall': interval(found), 'recall, at best': interval(findable), 'tokens a question': interval(tokens)}
     return pd.DataFrame([dict(measure=m, value=i.value, low=i.low, high=i.high) for m,i in rows.items()])
 
-# %% ../nbs/17_evaluate.ipynb #8c9269b7
-def _top_passage(component, ranked, chapter): return [r.passage.span for r in ranked[:1]]
+# %% ../nbs/17_evaluate.ipynb #7f5b4c15
+def top_passage(
+    component:Component, # not looked at
+    ranked:list[RankedPassage], # best first
+    chapter:Chapter, # not looked at
+)->list[Span]: # one, or none if nothing was retrieved
+    "The naive extractor: all of the best passage."
+    return [r.passage.span for r in ranked[:1]]
 
 def evaluate_extraction(
     benchmark:Benchmark, # curated by hand
     book:Book, # its chapters
     retrieve:Callable=Retriever(), # component, chapter -> ranked passages
-    engines:dict[str,Callable]|None=None, # name -> component, ranked passages, chapter -> spans; None: rules, top passage
+    engines:dict[str,Callable]|None=None, # name -> an extract engine; None: the rules and the top passage
 )->pd.DataFrame: # engine, measure, value, low, high
     "Character precision, recall and F1 of each engine, given the gold components."
-    engines = engines or {'rules': RuleExtractor(), 'top passage': _top_passage}
+    engines = engines or {'rules': RuleExtractor(), 'top passage': top_passage}
     items = {name: [] for name in engines}
     for q in (q for q in _known(benchmark, book) if q.components):
         chapter,contexts = book[q.chapter],[[x.text for x in c.contexts] for c in q.components]
@@ -144,14 +151,14 @@ def evaluate_extraction(
     tables = {name: score_extraction(made, aligned=True) for name,made in items.items()}
     return pd.concat(tables, names=['engine','row']).reset_index('engine').reset_index(drop=True)
 
-# %% ../nbs/17_evaluate.ipynb #1954924a
+# %% ../nbs/17_evaluate.ipynb #0486d0e9
 def evaluate_labels(
-    path:str|Path, # JSON list of labelled answers: gold_standard_answer, ground_truth_components, haiku_components and labels
+    path:str|Path, # JSON list of labelled answers, in the layout of evals-haiku-3.5.json
 )->pd.DataFrame: # label, decisions, given by hand, given automatically, kappa
     "Agreement of the automatic labels with a person's, by label and over all."
     try: rows = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
-        raise FastbookError(f"can't read the labels '{path}': {e}; give a JSON file in the layout of evals-haiku-3.5.json") from e
+        raise FastbookError(f"can't read the labels '{path}': {e}; give a file in the layout of evals-haiku-3.5.json") from e
     theirs,ours = {name: [] for name in (*LABELS, 'missing')},{name: [] for name in (*LABELS, 'missing')}
     for row in rows:
         gold,predicted = row['ground_truth_components'],row['haiku_components']
@@ -162,5 +169,5 @@ def evaluate_labels(
         ours['missing'] += labels.missing
         theirs['missing'] += row['ground_truth_annotations']
     ours['all'],theirs['all'] = sum(ours.values(), []),sum(theirs.values(), [])
-    table = [(name, len(ours[name]), sum(theirs[name]), sum(ours[name]), cohen_kappa(ours[name], theirs[name])) for name in ours]
+    table = [(name, len(x), sum(theirs[name]), sum(x), cohen_kappa(x, theirs[name])) for name,x in ours.items()]
     return pd.DataFrame(table, columns=['label','decisions','by hand','automatic','kappa'])

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'WEIGHTS_WITH_MEANING', 'sentence_blocks', 'Runs', 'measure_runs', 'measure_meaning', 'keep_runs',
            'RuleExtractor', 'join_passages', 'show_extraction']
 
-# %% ../nbs/12_extract.ipynb #45a8d676
+# %% ../nbs/12_extract.ipynb #5c4afa86
 import re
 from collections import Counter,defaultdict
 from dataclasses import dataclass,field,replace
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .core import FastbookError,Span,sentences
-from .book import Chapter,Passage
+from .book import Chapter,Passage,passages
 from .benchmark import Component
 from .retrieve import RankedPassage,terms,_function_words
 from .show import Html,highlight,visible
@@ -142,7 +142,7 @@ def measure_runs(
     support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
     return Runs(runs[:,:2], spans, block, support, measures)
 
-# %% ../nbs/12_extract.ipynb #34dce308
+# %% ../nbs/12_extract.ipynb #0c9d31db
 @dataclass(frozen=True)
 class _Tokens:
     "The tokens of a chapter, sentence by sentence."
@@ -151,17 +151,20 @@ class _Tokens:
     borders:np.ndarray # (sentences+1,) first token of each sentence
     rarity_of:dict[str,float] # for each token's text its idf
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _tokens(chapter, encoder):
-    "A chapter's tokens that have a letter or digit and lie in a sentence."
-    layout,[tokens] = _layout(chapter),encoder.encode([chapter.text])
-    texts,middle = tokens.texts(chapter.text),(tokens.starts+tokens.ends)/2
+    "A chapter's tokens that have a letter or digit and lie in a sentence; encoded as passages, as for `LateInteraction`."
+    layout,pieces = _layout(chapter),passages(chapter)
+    encoded = encoder.encode([p.text for p in pieces])
+    texts = [t for p,tokens in zip(pieces, encoded) for t in tokens.texts(p.text)]
+    middle = np.array([p.span.start+m for p,tokens in zip(pieces, encoded) for m in (tokens.starts+tokens.ends)/2])
     sentence = np.searchsorted(layout.spans[:,0], middle, side='right')-1
     kept = np.flatnonzero([i >= 0 and m < layout.spans[i,1] and any(c.isalnum() for c in t) for i,m,t in zip(sentence, middle, texts)])
     block = np.searchsorted(layout.borders, sentence[kept], side='right')
     blocks_with = Counter(t for t,_ in {(texts[i], b) for i,b in zip(kept, block)})
     rarity_of = {t: _rarity(len(layout.headings), n) for t,n in blocks_with.items()}
-    return _Tokens(tokens.states[kept], np.array([rarity_of[texts[i]] for i in kept]),
+    states = [tokens.states for tokens in encoded if len(tokens.starts)]
+    return _Tokens(np.concatenate(states)[kept] if states else np.zeros((0, 1), np.float32), np.array([rarity_of[texts[i]] for i in kept]),
                    np.searchsorted(sentence[kept], np.arange(len(layout.spans)+1)), rarity_of)
 
 def _query_tokens(component, rarity_of, n_blocks, encoder):

@@ -18,13 +18,14 @@ from .core import FastbookError
 from .secrets import refuse_secrets
 from .templates import Prompt,parse_prompt
 
-# %% ../nbs/05_prompts.ipynb #030993fb
+# %% ../nbs/05_prompts.ipynb #fb26c576
 _NAME = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)*')
 
 def _pygit2():
     try: import pygit2
     except ImportError as e:
-        raise FastbookError("prompts are kept in Git with pygit2; install it with: pip install 'agentfastbook[prompts]'") from e
+        raise FastbookError("prompts are kept in Git with pygit2; install it with: "
+                            "pip install 'agentfastbook[prompts]'") from e
     return pygit2
 
 class PromptRepo:
@@ -41,7 +42,8 @@ class PromptRepo:
         except (self._git.GitError, OSError) as e:
             raise FastbookError(f"'{self.path.name}' is not a Git repository and not an empty folder ({e}); "
                                 "give another path, or run `git init` in it") from e
-        if self._repo.is_bare: raise FastbookError(f"the repository '{self.path.name}' is bare; clone it, and give the clone")
+        if self._repo.is_bare:
+            raise FastbookError(f"the repository '{self.path.name}' is bare; clone it, and give the clone")
         self._author = author
 
     def __repr__(self): return f"PromptRepo('{self.path.name}')"
@@ -49,7 +51,8 @@ class PromptRepo:
     @contextmanager
     def _lock(self):
         "One writer at a time, over threads and processes."
-        with closing(sqlite3.connect(Path(self._repo.path)/'agentfastbook.lock', timeout=60, isolation_level=None)) as db:
+        file = Path(self._repo.path)/'agentfastbook.lock'
+        with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as db:
             try: db.execute('begin exclusive')
             except sqlite3.OperationalError as e:
                 raise FastbookError(f"can't write to the repository '{self.path.name}': {e}; nothing was saved: "
@@ -59,8 +62,8 @@ class PromptRepo:
     def _file(self, name):
         path = self.path/f'{name}.md'
         if not _NAME.fullmatch(name) or not path.resolve().is_relative_to(self.path.resolve()):
-            raise FastbookError(f"'{name}' can't be the name of a prompt; take letters, digits, _ - . with / between folders, "
-                                "inside the repository")
+            raise FastbookError(f"'{name}' can't be the name of a prompt; take letters, digits, _ - . with / between "
+                                "folders, inside the repository")
         return path
 
     def write(self,
@@ -92,11 +95,10 @@ def _encode(text, what):
 def _decode(data, what):
     if b'\0' in data: raise FastbookError(f"{what} is a binary file, not Markdown; save it as UTF-8 text")
     try: return data.decode()
-    except UnicodeDecodeError as e: raise FastbookError(f"{what} is not UTF-8 at byte {e.start}; save it as UTF-8") from e
+    except UnicodeDecodeError as e:
+        raise FastbookError(f"{what} is not UTF-8 at byte {e.start}; save it as UTF-8") from e
 
-# %% ../nbs/05_prompts.ipynb #ea06df1c
-_MISSING = object()
-
+# %% ../nbs/05_prompts.ipynb #5c7a5742
 @patch
 def _commit_of(self:PromptRepo, revision):
     try: return self._repo.revparse_single(str(revision)).peel(self._git.Commit)
@@ -120,8 +122,9 @@ def _signature(self:PromptRepo):
 def status(self:PromptRepo)->dict[str,str]: # file -> 'new', 'modified', 'deleted' or 'conflict'
     "Files that differ from the last commit."
     git,res = self._git.enums.FileStatus,{}
-    kinds = [(git.CONFLICTED,'conflict'), (git.WT_DELETED|git.INDEX_DELETED,'deleted'), (git.WT_NEW|git.INDEX_NEW,'new'),
-             (git.WT_MODIFIED|git.INDEX_MODIFIED|git.WT_RENAMED|git.INDEX_RENAMED|git.WT_TYPECHANGE,'modified')]
+    kinds = [(git.CONFLICTED,'conflict'), (git.WT_DELETED|git.INDEX_DELETED,'deleted'),
+             (git.WT_NEW|git.INDEX_NEW,'new'), (git.WT_MODIFIED|git.INDEX_MODIFIED|git.WT_RENAMED
+              |git.INDEX_RENAMED|git.WT_TYPECHANGE,'modified')]
     for path,flags in sorted(self._repo.status(untracked_files='all').items()):
         kind = next((name for mask,name in kinds if flags & mask), None)
         if kind: res[path] = kind
@@ -159,13 +162,14 @@ def read(self:PromptRepo,
     "A prompt, checked."
     return parse_prompt(self.read_text(name, at), name)
 
-# %% ../nbs/05_prompts.ipynb #3aa58a4d
+# %% ../nbs/05_prompts.ipynb #5a5c48b5
 @patch
 def _changed(self:PromptRepo, names):
     "Files to commit, checked: they must be prompts without secrets."
     status,paths = self.status(),[f'{n}.md' for n in names]
     open_conflicts = [p for p,kind in status.items() if kind == 'conflict']
-    if open_conflicts: raise FastbookError(f"{open_conflicts[0]} has an open conflict; settle it with resolve(), or abort()")
+    if open_conflicts:
+        raise FastbookError(f"{open_conflicts[0]} has an open conflict; settle it with resolve(), or abort()")
     for path in set(paths)-status.keys():
         raise FastbookError(f"nothing to commit: '{path}' is as it was, or not there; change it first")
     changed = {p: k for p,k in status.items() if p.endswith('.md') and (p in paths or not paths)}
@@ -188,8 +192,8 @@ def _merging(self:PromptRepo):
 @patch
 def _head(self:PromptRepo):
     if self._repo.head_is_detached:
-        raise FastbookError(f"no branch of '{self.path.name}' is checked out (detached head), so a commit could be lost; "
-                            "use switch() to go to a branch, or branch() to make one here")
+        raise FastbookError(f"no branch of '{self.path.name}' is checked out (detached head), so a commit could be "
+                            "lost; use switch() to go to a branch, or branch() to make one here")
     return [] if self._repo.head_is_unborn else [self._repo.head.target]
 
 @patch
@@ -229,7 +233,7 @@ def _record(self:PromptRepo, message, tree, parents):
     self._repo.state_cleanup()
     return str(id)
 
-# %% ../nbs/05_prompts.ipynb #564d5fe5
+# %% ../nbs/05_prompts.ipynb #1ab92601
 def _when(commit):
     zone = timezone(timedelta(minutes=commit.author.offset))
     return datetime.fromtimestamp(commit.author.time, zone).isoformat()
@@ -267,10 +271,11 @@ def log(self:PromptRepo,
     if at == 'HEAD' and self._repo.head_is_unborn: found = []
     elif name is None: found = [(c, '') for c in self._repo.walk(self._commit_of(at).id)]
     else: found = list(self._file_log(self._commit_of(at), self._file(name).relative_to(self.path).as_posix()))
-    rows = [dict(commit=str(c.id), author=c.author.name, when=_when(c), message=c.message.strip(), path=p) for c,p in found]
+    rows = [dict(commit=str(c.id), author=c.author.name, when=_when(c), message=c.message.strip(), path=p)
+            for c,p in found]
     return pd.DataFrame(rows, columns=['commit','author','when','message','path'])
 
-# %% ../nbs/05_prompts.ipynb #2bca9ed6
+# %% ../nbs/05_prompts.ipynb #b9896eb0
 _WORDS = re.compile(r'\s+|\w+|[^\w\s]')
 
 def word_diff(
@@ -295,7 +300,8 @@ class Diff:
     def __bool__(self): return bool(self.patch)
     def _repr_html_(self):
         style = 'style="white-space:pre-wrap;border-left:3px solid #8884;padding-left:.8em"'
-        shown = [f'<p><b>{escape(path)}</b></p><div {style}>{word_diff(old, new)}</div>' for path,old,new in self.changes]
+        shown = [f'<p><b>{escape(path)}</b></p><div {style}>{word_diff(old, new)}</div>'
+                 for path,old,new in self.changes]
         return ''.join(shown) or '<p>No difference.</p>'
 
 @patch
@@ -363,7 +369,7 @@ def switch(self:PromptRepo,
         try: self._repo.checkout(self._repo.branches.local[name])
         except self._git.GitError as e: raise FastbookError(f"can't switch: {e}; move the files in the way") from e
 
-# %% ../nbs/05_prompts.ipynb #48748b4c
+# %% ../nbs/05_prompts.ipynb #a7059e87
 @dataclass(frozen=True)
 class Conflict:
     "A file that two branches changed in the same place."
@@ -381,8 +387,8 @@ class Merge:
     def _repr_html_(self):
         if not self.conflicts: return f'<p>Merged: {self.commit[:10]}</p>'
         shown = [f'<p><b>{escape(c.name)}</b>: conflict</p><pre>{escape(c.text)}</pre>' for c in self.conflicts]
-        return ''.join(shown)+'<p>Settle each with <code>resolve(name, text)</code>, then <code>commit(message)</code>; '\
-            'or take everything back with <code>abort()</code>.</p>'
+        return ''.join(shown)+'<p>Settle each with <code>resolve(name, text)</code>, then '\
+            '<code>commit(message)</code>; or take everything back with <code>abort()</code>.</p>'
 
 @patch
 def conflicts(self:PromptRepo)->tuple[Conflict,...]:
@@ -455,7 +461,7 @@ def abort(self:PromptRepo)->None:
         self._repo.reset(self._repo.head.target, self._git.enums.ResetMode.HARD)
         self._repo.state_cleanup()
 
-# %% ../nbs/05_prompts.ipynb #dc44bd9c
+# %% ../nbs/05_prompts.ipynb #0f01068c
 @patch
 def tags(self:PromptRepo)->dict[str,str]: # tag -> its commit
     "All tags."
@@ -486,6 +492,6 @@ def restore(self:PromptRepo,
     "Put an old text back into the folder; `commit` keeps it."
     text = self.read_text(name, at)
     if f'{name}.md' in self.status() and not discard:
-        raise FastbookError(f"prompt '{name}' changed since the last commit, and the change would be lost; commit it, or "
-                            "give discard=True")
+        raise FastbookError(f"prompt '{name}' changed since the last commit, and the change would be lost; commit "
+                            "it, or give discard=True")
     return self.write_text(name, text)

@@ -50,12 +50,13 @@ class Prompt:
         front = {k: list(v) if isinstance(v, tuple) else v for k in _KEYS if (v := getattr(self, k))}
         return f'---\n{_yaml().safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n{self.body}'
 
-# %% ../nbs/03_templates.ipynb #05d8cd6d
+# %% ../nbs/03_templates.ipynb #aad36586
 def _is_text_mapping(x): return isinstance(x, dict) and all(isinstance(v, str) for item in x.items() for v in item)
 
 def _check_front(front, what):
     if not isinstance(front, dict):
-        raise FastbookError(f"the front matter of {what} is {front!r:.60}, but must be a mapping, such as `name: short`")
+        raise FastbookError(f"the front matter of {what} is {front!r:.60}, but must be a mapping, "
+                            "such as `name: short`")
     for key in set(front)-set(_KEYS):
         raise FastbookError(f"{what} has the unknown key {key!r:.60}; a prompt has {', '.join(_KEYS)}")
     checks = dict(name=str, purpose=str, reply=str, model=dict, examples=list)
@@ -63,8 +64,8 @@ def _check_front(front, what):
         if key in front and not isinstance(front[key], kind):
             raise FastbookError(f"'{key}' of {what} is {front[key]!r:.60}, but must be of type {kind.__name__}")
     if not _is_text_mapping(front.get('fields', {})) or not all(map(_FIELD.fullmatch, front.get('fields', {}))):
-        raise FastbookError(f"'fields' of {what} is {front['fields']!r:.60}, but must map names of small letters, digits "
-                            "and _ to descriptions, such as `question: what is asked`")
+        raise FastbookError(f"'fields' of {what} is {front['fields']!r:.60}, but must map names of small letters, "
+                            "digits and _ to descriptions, such as `question: what is asked`")
     if not all(isinstance(e, str) for e in front.get('examples', [])):
         raise FastbookError(f"an example of {what} is not a text; write each as a block that starts with `- |`")
 
@@ -85,7 +86,7 @@ def parse_prompt(
     front = {'name': name, **front, 'examples': tuple(front.get('examples', ()))}
     return Prompt(body=text[m.end():], line=text.count('\n', 0, m.end())+1, **front)
 
-# %% ../nbs/03_templates.ipynb #e3421d86
+# %% ../nbs/03_templates.ipynb #8750c0b5
 @dataclass(frozen=True)
 class Part:
     "A piece of a filled prompt."
@@ -114,7 +115,8 @@ def fill(
     for name in prompt.fields.keys()-values.keys():
         raise FastbookError(f"prompt '{prompt.name}' needs the field '{name}' ({prompt.fields[name]}); give it")
     for name in values.keys()-prompt.fields.keys():
-        raise FastbookError(f"prompt '{prompt.name}' has no field '{name}'; it has {', '.join(prompt.fields) or 'none'}")
+        raise FastbookError(f"prompt '{prompt.name}' has no field '{name}'; "
+                            f"it has {', '.join(prompt.fields) or 'none'}")
     examples = [Part('example', e, dict(prompt=prompt.name, example=i)) for i,e in enumerate(prompt.examples)]
     parts,at = [],0
     for m in _PLACE.finditer(prompt.body):

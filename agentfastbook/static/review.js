@@ -174,6 +174,7 @@ function render({ model, el }) {
   }
   function sendSpan(index, start, end) {
     const text = shown.panels[index].text
+    edit = null
     send({ kind: 'span', panel: index, start: toPoints(text, start), end: toPoints(text, end) })
   }
 
