@@ -18,7 +18,7 @@ from .core import FastbookError
 from .secrets import refuse_secrets
 from .templates import Prompt,parse_prompt
 
-# %% ../nbs/05_prompts.ipynb #fb26c576
+# %% ../nbs/05_prompts.ipynb #a7e28e0f
 _NAME = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)*')
 
 def _pygit2():
@@ -57,7 +57,10 @@ class PromptRepo:
             except sqlite3.OperationalError as e:
                 raise FastbookError(f"can't write to the repository '{self.path.name}': {e}; nothing was saved: "
                                     "wait until the other program is done, and try again") from e
-            yield
+            try: yield
+            except self._git.GitError as e:
+                raise FastbookError(f"Git can't write to '{self.path.name}': {e}; the files are as they were. Wait "
+                                    "until other programs are done; if one was killed, remove .git/index.lock") from e
 
     def _file(self, name):
         path = self.path/f'{name}.md'
@@ -162,7 +165,7 @@ def read(self:PromptRepo,
     "A prompt, checked."
     return parse_prompt(self.read_text(name, at), name)
 
-# %% ../nbs/05_prompts.ipynb #5a5c48b5
+# %% ../nbs/05_prompts.ipynb #bf242e0a
 @patch
 def _changed(self:PromptRepo, names):
     "Files to commit, checked: they must be prompts without secrets."
@@ -227,9 +230,7 @@ def _tree(self:PromptRepo, parents, changed):
 def _record(self:PromptRepo, message, tree, parents):
     "Make the commit; Git refuses it if another program has committed since."
     me = self._signature()
-    try: id = self._repo.create_commit('HEAD', me, me, message, tree, parents)
-    except self._git.GitError as e:
-        raise FastbookError(f"the commit was refused ({e}); the files are as they were: try again") from e
+    id = self._repo.create_commit('HEAD', me, me, message, tree, parents)
     self._repo.state_cleanup()
     return str(id)
 
@@ -334,7 +335,7 @@ def blame(self:PromptRepo,
                              message=commit.message.strip()))
     return pd.DataFrame(rows, columns=['line','text','commit','author','message'])
 
-# %% ../nbs/05_prompts.ipynb #ef51601b
+# %% ../nbs/05_prompts.ipynb #1012c7ab
 @patch
 def branches(self:PromptRepo)->dict[str,str]: # branch -> its last commit
     "The local branches."
@@ -366,10 +367,9 @@ def switch(self:PromptRepo,
         self._must_be_clean('switch')
         if name not in self._repo.branches.local:
             raise FastbookError(f"there is no branch '{name}'; there are {', '.join(self.branches()) or 'none'}")
-        try: self._repo.checkout(self._repo.branches.local[name])
-        except self._git.GitError as e: raise FastbookError(f"can't switch: {e}; move the files in the way") from e
+        self._repo.checkout(self._repo.branches.local[name])
 
-# %% ../nbs/05_prompts.ipynb #a7059e87
+# %% ../nbs/05_prompts.ipynb #f7b62922
 @dataclass(frozen=True)
 class Conflict:
     "A file that two branches changed in the same place."
@@ -415,10 +415,8 @@ def merge(self:PromptRepo,
         theirs = self._commit_of(other)
         analysis,_ = self._repo.merge_analysis(theirs.id)
         if analysis & self._git.enums.MergeAnalysis.UP_TO_DATE: return Merge(str(parents[0]))
-        try:
-            if analysis & self._git.enums.MergeAnalysis.FASTFORWARD: return self._fast_forward(theirs)
-            self._repo.merge(theirs.id)
-        except self._git.GitError as e: raise FastbookError(f"can't merge: {e}; nothing was changed") from e
+        if analysis & self._git.enums.MergeAnalysis.FASTFORWARD: return self._fast_forward(theirs)
+        self._repo.merge(theirs.id)
         if found := self.conflicts(): return Merge('', found)
         for name in {e.path.removesuffix('.md') for e in self._repo.index if e.path.endswith('.md')}: self._merged(name)
         self._repo.index.write()
