@@ -64,7 +64,7 @@ class LMError(FastbookError):
         detail = redact(f'{detail}'.strip())[:500]
         super().__init__(f'{outcome}: {OUTCOMES[outcome]}' + (f' ({detail})' if detail else ''))
 
-# %% ../nbs/04_reply.ipynb #1293360c
+# %% ../nbs/04_reply.ipynb #5f3483c6
 @dataclass(frozen=True)
 class Usage:
     "Tokens of a call."
@@ -90,7 +90,8 @@ class Price:
 
 def _claude_prices():
     rows = {'claude-opus-5':(5,25,.5), 'claude-opus-4-8':(5,25,.5), 'claude-opus-4-7':(5,25,.5),
-            'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5), 'claude-sonnet-4-6':(3,15,.3),
+            'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5),
+            'claude-sonnet-4-6':(3,15,.3),
             'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3), 'claude-haiku-4-5':(1,5,.1),
             'claude-3-5-haiku':(.8,4,.08)}
     source = 'platform.claude.com/docs/en/about-claude/pricing'

@@ -99,7 +99,7 @@ def samplers(
 def _stratified(table, n, seed, by): return sample_stratified(table, n, by, seed)
 def _uncertain(table, n, seed, by): return sample_uncertain(table, n, by)
 
-# %% ../nbs/20_review.ipynb #e1c5831a
+# %% ../nbs/20_review.ipynb #32c82b8e
 class Review:
     "A sitting with a widget; also a static page."
     def __init__(self,
@@ -136,7 +136,7 @@ class Review:
                    seed=w.IntText(value=42, description='seed', **wide('8rem')),
                    draw=w.Button(description='Draw', tooltip='Draw the sample', layout=dict(width='5rem')),
                    filter=w.Text(placeholder=hint, description='Filter', continuous_update=False, **wide('18rem')),
-                   progress=w.IntProgress(value=0, max=size, layout=dict(width='10rem')))
+                   progress=w.IntProgress(value=0, max=size, layout=dict(width='100%', height='8px')))
         bar['draw'].on_click(lambda _: self.draw())
         bar['filter'].observe(lambda change: self._filter(change['new']), 'value')
         return bar

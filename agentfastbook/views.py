@@ -353,12 +353,12 @@ def trace_rows(
     def show(i): return trace_view(source, table['name'][i], table.id[i], table.error[i])
     return Rows(table, show, lambda i: show(i).content)
 
-# %% ../nbs/18_views.ipynb #df96deb0
+# %% ../nbs/18_views.ipynb #b03c7194
 def _result(source, call):
     "A call's output as a text."
     if call['error']: return f"error: {call['error']}"
     output = call['output'] or []
-    if call['step'] == 'decompose': return '\n'.join(f"{i}. {c['text']}" for i,c in enumerate(output, 1))
+    if call['step'] == 'decompose': return '\n'.join(f"- {c['text']}" for c in output)
     if call['step'] == 'retrieve': return '\n'.join(f"{p['id']}, score {p['score']}" for p in output)
     if call['step'] == 'extract': return '\n\n'.join(source.chapter(call['input']['chapter'])[s:e] for s,e in output)
     return _cell(call['output'])

@@ -3,7 +3,7 @@
 
 const HUES = [210, 40, 130, 330, 270, 0]
 const HELP = [
-  ['j k or → ←', 'next and previous row'], ['o', 'next row without a verdict'], ['p f', 'pass, fail: then the next row'],
+  ['j k or → ←', 'next and previous row'], ['↓ ↑ Space', 'scroll'], ['o', 'next row without a verdict'], ['p f', 'pass, fail: then the next row'],
   ['l h', 'next and previous part'], ['1 to 9', 'a label of the part, or of the row; again: off'],
   ['a x', 'accept or reject the extracted text'], ['select text', 'mark it, or correct the current text; with Alt: only select'],
   ['s', 'mark text by keys: → ← the end, Shift → ← the start, ↓ ↑ ten words, Enter saves, Escape leaves'],
@@ -55,13 +55,14 @@ function render({ model, el }) {
   el.setAttribute('role', 'region')
   el.setAttribute('aria-label', 'Review. Press question mark for the keys.')
   el.dataset.lmSuppressShortcuts = 'true'
-  const head = make('div', { class: 'afb-head' }), body = make('div', { class: 'afb-body' })
+  const head = make('div', { class: 'afb-head' }), foot = make('div', { class: 'afb-foot' })
+  const body = make('div', { class: 'afb-body' })
   const note = make('textarea', { class: 'afb-note', rows: 3, 'aria-label': 'note', placeholder: 'What do you notice? Enter saves, Escape leaves', hidden: true })
   const search = make('input', { class: 'afb-search', 'aria-label': 'filter', placeholder: 'words, is:open, is:failed, label:NAME; empty: all', hidden: true })
   const message = make('div', { class: 'afb-message', role: 'status', 'aria-live': 'polite' })
   const help = make('dl', { class: 'afb-help', hidden: true, 'aria-label': 'keys' }, ...HELP.flatMap(([key, does]) => [make('dt', {}, key), make('dd', {}, does)]))
   const tools = make('div', { class: 'afb-tools', role: 'toolbar', 'aria-label': 'actions' })
-  el.replaceChildren(head, tools, search, help, body, note, message)
+  el.replaceChildren(head, tools, search, help, body, foot, note, message)
   let shown = {}, texts = [], edit = null
 
   const send = content => model.send({ row: shown.row, ...content })
@@ -77,7 +78,7 @@ function render({ model, el }) {
       make('span', { class: 'afb-at' }, `${shown.at}/${shown.of}`), make('strong', { class: 'afb-title', dir: 'auto' }, shown.title),
       make('span', { class: `afb-verdict afb-${verdict}` }, verdict), make('span', { class: 'afb-progress' }, shown.progress))
     tools.replaceChildren(button('k', 'previous'), button('j', 'next'), button('p', 'pass', shown.verdict === true), button('f', 'fail', shown.verdict === false),
-      ...(shown.spans ? [button('a', 'accept'), button('x', 'reject')] : []), button('s', 'mark'), button('n', 'note'), button('u', 'undo'),
+      ...(shown.spans ? [button('a', 'accept'), button('x', 'reject')] : []), ...(shown.panels.some(p => p.offset !== null) ? [button('s', 'mark')] : []), button('n', 'note'), button('u', 'undo'),
       button('/', 'filter'), button('?', 'help'), ...(shown.long ? [button('m', 'whole text')] : []))
   }
 
@@ -112,10 +113,13 @@ function render({ model, el }) {
       return node
     }))
     const facts = make('table', {}, ...shown.facts.map(([name, value]) => make('tr', {}, make('th', { scope: 'row' }, name), make('td', { dir: 'auto' }, value))))
-    body.replaceChildren(...plain, ...(sides.length ? [make('div', { class: 'afb-sides' }, ...sides)] : []), ...[drawParts()].filter(Boolean), keys,
-      ...(shown.note ? [make('div', { class: 'afb-noted', dir: 'auto' }, 'Note: ', shown.note)] : []),
-      ...shown.others.map(other => make('div', { class: 'afb-quiet', dir: 'auto' }, other)),
+    body.replaceChildren(...plain, ...(sides.length ? [make('div', { class: 'afb-sides' }, ...sides)] : []),
       ...(shown.facts.length ? [make('details', {}, make('summary', {}, 'about this'), facts)] : []))
+    foot.replaceChildren(...[drawParts()].filter(Boolean), keys,
+      ...(shown.note ? [make('div', { class: 'afb-noted', dir: 'auto' }, 'Note: ', shown.note)] : []),
+      ...shown.others.map(other => make('div', { class: 'afb-quiet', dir: 'auto' }, other)))
+    const current = foot.querySelector('.afb-current')
+    if (current) current.parentNode.scrollTop = current.offsetTop - current.parentNode.offsetTop - 30
   }
 
   function draw() {
@@ -207,7 +211,9 @@ function render({ model, el }) {
     }
     if (edit) { event.preventDefault(); event.stopPropagation(); editKey(event); return }
     if (event.target !== el && ['Enter', ' '].includes(event.key)) { event.stopPropagation(); return } // on a button
-    if (event.key === 'Escape' && !help.hidden) help.hidden = true
+    const scroll = { ArrowDown: 60, ArrowUp: -60, ' ': 400, PageDown: 400, PageUp: -400 }[event.key]
+    if (scroll && body.scrollHeight > body.clientHeight) body.scrollBy(0, scroll)
+    else if (event.key === 'Escape' && !help.hidden) help.hidden = true
     else if (SENT.has(event.key) || ['n', '/', '?', 's'].includes(event.key)) act(event.key)
     else return
     event.preventDefault()
