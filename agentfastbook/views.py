@@ -300,7 +300,7 @@ def call_rows(
         return replace(_VIEWS.get(step, call_view)(source, table['name'][i], call, calls), content=content(i))
     return Rows(table, show, content)
 
-# %% ../nbs/18_views.ipynb #3501b6d6
+# %% ../nbs/18_views.ipynb #3283ea0f
 def _trace_panels(source, name, calls):
     for call in calls:
         if call['step'] == 'decompose':
@@ -322,6 +322,15 @@ def _shown(call):
     place = f"passages {', '.join(passages)}" if passages else f"chapter {input['chapter']}"
     return f"shown {input['component']['text']!r:.60} and {place}"
 
+def _in_short(call):
+    "A call's step and result in a line."
+    if call['error']: return f"{call['step']}: {call['error']}"
+    kind = dict(decompose='components', retrieve='passages', extract='contexts').get(call['step'])
+    if kind is None: return f"{call['step']}: {_cell(call['output'])[:80]}"
+    input = call['input']
+    about = f" for “{input['component']['text'][:70]}”" if 'component' in input else ''
+    return f"{call['step']}: {kind}: {len(call['output'] or [])}{about}"
+
 def trace_view(
     source:Source,
     name:str, # question's name
@@ -333,7 +342,7 @@ def trace_view(
     def line(call): return '; '.join(filter(None, [*(f'{k} {v}' for k,v in _facts(call)), _shown(call)]))
     facts = [(f"{n+1} {c['step']}", line(c)) for n,c in enumerate(calls)]
     if error: facts.insert(0, ('error', error))
-    parts = tuple(Part(f"call {n+1}", f"{c['step']}: {_cell(c['output'])[:80]}") for n,c in enumerate(calls))
+    parts = tuple(Part(f'call {n+1}', _in_short(c)) for n,c in enumerate(calls))
     return View(item, name, tuple(_trace_panels(source, name, calls)), parts, tuple(facts),
                 content_id([c['output'] for c in calls]))
 
