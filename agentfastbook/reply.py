@@ -6,9 +6,9 @@
 __all__ = ['OUTCOMES', 'RETRIED', 'PRICES', 'redact', 'LMError', 'Usage', 'Price', 'find_price', 'cost', 'Request',
            'make_request', 'Reply', 'fits', 'check_reply']
 
-# %% ../nbs/04_reply.ipynb #5c488741
+# %% ../nbs/04_reply.ipynb #2e4bf5f9
 import json,re
-from dataclasses import asdict,dataclass
+from dataclasses import asdict,dataclass,fields
 from .core import FastbookError,content_id
 from .secrets import MASK,mask_secrets
 
@@ -64,7 +64,7 @@ class LMError(FastbookError):
         detail = redact(f'{detail}'.strip())[:500]
         super().__init__(f'{outcome}: {OUTCOMES[outcome]}' + (f' ({detail})' if detail else ''))
 
-# %% ../nbs/04_reply.ipynb #5f3483c6
+# %% ../nbs/04_reply.ipynb #011f395c
 @dataclass(frozen=True)
 class Usage:
     "Tokens of a call."
@@ -91,9 +91,8 @@ class Price:
 def _claude_prices():
     rows = {'claude-opus-5':(5,25,.5), 'claude-opus-4-8':(5,25,.5), 'claude-opus-4-7':(5,25,.5),
             'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5),
-            'claude-sonnet-4-6':(3,15,.3),
-            'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3), 'claude-haiku-4-5':(1,5,.1),
-            'claude-3-5-haiku':(.8,4,.08)}
+            'claude-sonnet-4-6':(3,15,.3), 'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3),
+            'claude-haiku-4-5':(1,5,.1), 'claude-3-5-haiku':(.8,4,.08)}
     source = 'platform.claude.com/docs/en/about-claude/pricing'
     return tuple(Price(m, i, o, 1.25*i, read, '2026-11-21', source) for m,(i,o,read) in rows.items())
 
@@ -119,7 +118,7 @@ def cost(
                    + usage.cache_write_tokens*price.cache_write + usage.cache_read_tokens*price.cache_read)
     return share*per_million/1e6
 
-# %% ../nbs/04_reply.ipynb #cdb111a1
+# %% ../nbs/04_reply.ipynb #bd624ec4
 _TOOL_TOKENS = 400 # what a server adds to a request with a schema, at most
 
 @dataclass(frozen=True)
@@ -150,7 +149,9 @@ class Request:
     @property
     def data(self)->dict: # what was set, as JSON data
         "The request without what is empty."
-        return json.loads(json.dumps({k: v for k,v in asdict(self).items() if v not in ('', (), None, False)}))
+        kept = {f.name: getattr(self, f.name) for f in fields(self)
+                if f.name in ('max_tokens','temperature') or getattr(self, f.name) != f.default}
+        return json.loads(json.dumps(kept))
 
     def key(self,
         engine:str='', # which model, with its settings

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['terms', 'RankedPassage', 'rank_passages', 'BM25', 'show_ranked', 'LateInteraction', 'Fusion', 'hybrid', 'Retriever']
 
-# %% ../nbs/11_retrieve.ipynb #a99c345c
-import os, re, shutil, tempfile
+# %% ../nbs/11_retrieve.ipynb #ce6eea57
+import os, re, tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,17 +158,17 @@ def show_ranked(
         html.append(f'<p><b>{i}</b> · {r.score:.2f} · <small>{visible(path)}</small></p>{highlight(text, marks)}')
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
-# %% ../nbs/11_retrieve.ipynb #569eca95
+# %% ../nbs/11_retrieve.ipynb #0849193d
 def _save(folder, arrays):
     "Write arrays into a new folder that appears complete or not at all."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.draft-'))
     try:
-        for name,array in arrays.items(): np.save(draft/f'{name}.npy', array)
-        if not folder.exists(): os.replace(draft, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.draft-', ignore_cleanup_errors=True) as draft:
+            for name,array in arrays.items(): np.save(Path(draft)/f'{name}.npy', array)
+            os.replace(draft, folder)
     except OSError as e:
-        if not folder.exists(): raise FastbookError(f'the index cannot be saved in {folder.parent}: {e}; choose another cache_dir') from e
-    finally: shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists(): return # another process was faster
+        raise FastbookError(f'the index cannot be saved in {folder.parent}: {e}; choose another cache_dir') from e
 
 def _load(folder, names):
     try: return {name: np.load(folder/f'{name}.npy', mmap_mode='r') for name in names}
