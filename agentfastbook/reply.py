@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass,fields
 from .core import FastbookError,content_id
 from .secrets import MASK,mask_secrets
 
-# %% ../nbs/04_reply.ipynb #05f6daa7
+# %% ../nbs/04_reply.ipynb #dc772caa
 OUTCOMES = { # name: what happened and what helps
     'cut': 'the reply reached max_tokens; allow more, or ask for less',
     'truncated': 'the connection ended before the reply did; run again',
@@ -35,7 +35,7 @@ OUTCOMES = { # name: what happened and what helps
     'no_key': 'the environment variable with the key is not set',
     'not_recorded': 'there is no recorded reply; record one with a live model',
     'unsupported': 'this engine cannot do that; take another',
-    'not_installed': 'a package is missing',
+    'not_installed': 'a package that this engine needs is missing; install it',
     'not_a_model': 'the file is no model that can be loaded',
     'crashed': 'the model runtime died; rebuild it for this processor',
 }

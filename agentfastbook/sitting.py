@@ -319,10 +319,15 @@ def press(self:Sitting,
     if key in _ACTS: return self.handle(_ACTS[key], self, row=row)
     return self.state()
 
-# %% ../nbs/19_sitting.ipynb #dfb6c1ee
-def _sendable(text):
-    "Control characters and lone surrogates as U+FFFD, carriage returns as spaces."
-    return re.sub('[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]', '\ufffd', text).replace('\r', ' ')
+# %% ../nbs/19_sitting.ipynb #fdc248d5
+_UNSEEN = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]') # what browsers don't show
+
+def _sendable(value):
+    "JSON data whose texts every browser shows: control characters and lone surrogates as U+FFFD, \\r as a space."
+    if isinstance(value, str): return _UNSEEN.sub('\ufffd', value).replace('\r', ' ')
+    if isinstance(value, dict): return {k: _sendable(v) for k,v in value.items()}
+    if isinstance(value, list): return [_sendable(v) for v in value]
+    return value
 
 def _panel_data(panel, decided):
     marks = [[m.span.start, m.span.end, m.group, m.title] for m in panel.marks]
@@ -330,7 +335,7 @@ def _panel_data(panel, decided):
         inside = [Span(max(s.start-panel.offset, 0), min(s.end-panel.offset, len(panel.text))) for s in decided
                   if panel.offset < s.end and s.start < panel.offset+len(panel.text)]
         marks += [[s.start, s.end, 3, 'yours'] for s in inside]
-    return dict(title=_sendable(panel.title), text=_sendable(panel.text), marks=marks, offset=panel.offset,
+    return dict(title=panel.title, text=panel.text, marks=marks, offset=panel.offset,
                 side=panel.side, numbered=panel.numbered)
 
 _VERDICTS = {True:'passed', False:'failed'}
@@ -358,7 +363,7 @@ def _part_data(self:Sitting, part):
     on += [dict(name=n, suggested=True) for n in part.suggested if (part.name, n) not in mine]
     if decision := mine.get((part.name, 'span')): on.insert(0, dict(name=decision['action'], suggested=False))
     written = self.said.notes.get(self.id, {}).get(part.name, '')
-    return dict(title=_sendable(part.title), labels=on, note=_sendable(written),
+    return dict(title=part.title, labels=on, note=written,
                 span=[part.span.start, part.span.end] if part.span else None)
 
 @patch
@@ -372,7 +377,7 @@ def _key_data(self:Sitting):
 @patch
 def _facts(self:Sitting):
     how = ', '.join(f'{k} {v}' for k,v in self.sampling.get(self.index, {}).items())
-    return [[_sendable(k), _sendable(v)] for k,v in (*self.view.facts, ('sampled', how)) if v]
+    return [[k, v] for k,v in (*self.view.facts, ('sampled', how)) if v]
 
 @patch
 def _decided(self:Sitting):
@@ -388,10 +393,11 @@ def state(self:Sitting)->dict: # JSON data
     others = [others_line(*o) for o in sorted(self.said.others.get(self.id, {}).items())]
     written = self.said.notes.get(self.id, {}).get(self._part_name(), '')
     self.tick += 1
-    return dict(tick=self.tick, row=self.id, at=self.at+1, of=len(self.order), title=_sendable(view.title),
-                progress=self.progress, message=_sendable(self.message), error=self.error,
+    data = dict(tick=self.tick, row=self.id, at=self.at+1, of=len(self.order), title=view.title,
+                progress=self.progress, message=self.message, error=self.error,
                 verdict=self.said.verdict(self.id), filter=self.filter, spans=view.spans,
                 panels=[_panel_data(p, decided) for p in panels], part=self.part if self.parts else -1,
                 parts=[self._part_data(p) for p in self.parts], keys=list(self._key_data()),
-                note=_sendable(written), others=[_sendable(o) for o in others if o], facts=self._facts(),
+                note=written, others=[o for o in others if o], facts=self._facts(),
                 long=any(len(p.text) > self.limit for p in view.panels))
+    return _sendable(data)
