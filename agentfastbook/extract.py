@@ -22,15 +22,16 @@ from .benchmark import Component
 from .retrieve import RankedPassage,terms,_function_words
 from .show import Html,highlight,visible
 
-# %% ../nbs/12_extract.ipynb #0a298c13
+# %% ../nbs/12_extract.ipynb #92235e51
 _BODY = re.compile(r'^[ >]*(?:[-*+]\s|\d+[.)]\s|```|~~~|\||\$\$)', re.M)
 
 def _split_intro(block, text):
     "The paragraph that introduces a list, fence, table or formula, and what it introduces, if both are in the block."
-    body = _BODY.search(text, block.span.start, block.span.end) if block.kind in ('list','fence','table','math') else None
-    intro = text[block.span.start:body.start()].rstrip() if body else ''
+    start,end = block.span.start,block.span.end
+    body = _BODY.search(text, start, end) if block.kind in ('list','fence','table','math') else None
+    intro = text[start:body.start()].rstrip() if body else ''
     if not intro: return [(block.kind, block.span)]
-    return [('paragraph', Span(block.span.start, block.span.start+len(intro))), (block.kind, Span(body.start(), block.span.end))]
+    return [('paragraph', Span(start, start+len(intro))), (block.kind, Span(body.start(), end))]
 
 def sentence_blocks(
     chapter:Chapter, # any chapter
@@ -41,7 +42,7 @@ def sentence_blocks(
         return [span] if kind in ('code','math') else [s.shift(span.start) for s in sentences(span.of(chapter.text))]
     return [(kind, cut(kind, span)) for kind,span in parts]
 
-# %% ../nbs/12_extract.ipynb #1101d042
+# %% ../nbs/12_extract.ipynb #f8405d6c
 _LONGEST = 12 # sentences of a run that is not a whole block
 _QUESTION_WEIGHT = .5 # of words that only the question has; those of the component have 1
 
@@ -70,10 +71,11 @@ def _layout(chapter):
     owner = np.repeat(np.arange(len(blocks)), np.diff(borders))
     runs = [(a, z, b) for b,(first,last) in enumerate(zip(borders, borders[1:])) for a in range(first, last)
             for z in range(a+1, last+1) if z-a <= _LONGEST or (a, z) == (first, last)]
-    return _Layout(np.array([(s.start, s.end) for s in spans], int).reshape(-1, 2), borders,
-                   np.array([kind in ('heading','html') for kind,_ in blocks], bool), np.array(runs, int).reshape(-1, 3),
-                   dict(places), np.cumsum([0]+[sum(c.values()) for c in counts]),
-                   {w: _rarity(len(blocks), len({owner[i] for i,_ in at})) for w,at in places.items()})
+    headings = np.array([kind in ('heading','html') for kind,_ in blocks], bool)
+    lengths = np.cumsum([0]+[sum(c.values()) for c in counts])
+    rarity = {w: _rarity(len(blocks), len({owner[i] for i,_ in at})) for w,at in places.items()}
+    return _Layout(np.array([(s.start, s.end) for s in spans], int).reshape(-1, 2), borders, headings,
+                   np.array(runs, int).reshape(-1, 3), dict(places), lengths, rarity)
 
 @dataclass(frozen=True)
 class Runs:
@@ -92,7 +94,8 @@ def _inside(layout, ranked, chapter):
     kept = np.zeros(len(ends), bool)
     for passage in (r.passage for r in ranked):
         if passage.chapter != chapter.id:
-            raise FastbookError(f"passage '{passage.id}' is of chapter '{passage.chapter}', not of '{chapter.id}'; retrieve from the same chapter")
+            raise FastbookError(f"passage '{passage.id}' is of chapter '{passage.chapter}', not of '{chapter.id}'; "
+                                'retrieve from the same chapter')
         kept |= (passage.span.start <= ends[:,0]) & (ends[:,1] <= passage.span.end)
     return layout.runs[kept],ends[kept]
 
@@ -131,7 +134,8 @@ def measure_runs(
     runs,spans = _inside(layout, ranked, chapter)
     first,last,block = runs.T
     found,lengths = counts[last]-counts[first],np.diff(layout.lengths[borders])
-    in_block = _bm25(counts[borders[1:]]-counts[borders[:-1]], lengths, worth, max(lengths.mean(), 1) if len(lengths) else 1)
+    typical = max(lengths.mean(), 1) if len(lengths) else 1
+    in_block = _bm25(counts[borders[1:]]-counts[borders[:-1]], lengths, worth, typical)
     measures = {'words': _bm25(found, layout.lengths[last]-layout.lengths[first], worth, 60),
                 'cover': (found > 0) @ worth,
                 'block': in_block[block],
@@ -142,7 +146,7 @@ def measure_runs(
     support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
     return Runs(runs[:,:2], spans, block, support, measures)
 
-# %% ../nbs/12_extract.ipynb #0c9d31db
+# %% ../nbs/12_extract.ipynb #5a389ef2
 @dataclass(frozen=True)
 class _Tokens:
     "The tokens of a chapter, sentence by sentence."
@@ -153,18 +157,20 @@ class _Tokens:
 
 @lru_cache(maxsize=2)
 def _tokens(chapter, encoder):
-    "A chapter's tokens that have a letter or digit and lie in a sentence; encoded as passages, as for `LateInteraction`."
+    "A chapter's tokens with a letter or digit that lie in a sentence; encoded as passages, as for `LateInteraction`."
     layout,pieces = _layout(chapter),passages(chapter)
     encoded = encoder.encode([p.text for p in pieces])
     texts = [t for p,tokens in zip(pieces, encoded) for t in tokens.texts(p.text)]
     middle = np.array([p.span.start+m for p,tokens in zip(pieces, encoded) for m in (tokens.starts+tokens.ends)/2])
     sentence = np.searchsorted(layout.spans[:,0], middle, side='right')-1
-    kept = np.flatnonzero([i >= 0 and m < layout.spans[i,1] and any(c.isalnum() for c in t) for i,m,t in zip(sentence, middle, texts)])
+    kept = np.flatnonzero([i >= 0 and m < layout.spans[i,1] and any(c.isalnum() for c in t)
+                           for i,m,t in zip(sentence, middle, texts)])
     block = np.searchsorted(layout.borders, sentence[kept], side='right')
     blocks_with = Counter(t for t,_ in {(texts[i], b) for i,b in zip(kept, block)})
     rarity_of = {t: _rarity(len(layout.headings), n) for t,n in blocks_with.items()}
     states = [tokens.states for tokens in encoded if len(tokens.starts)]
-    return _Tokens(np.concatenate(states)[kept] if states else np.zeros((0, 1), np.float32), np.array([rarity_of[texts[i]] for i in kept]),
+    return _Tokens(np.concatenate(states)[kept] if states else np.zeros((0, 1), np.float32),
+                   np.array([rarity_of[texts[i]] for i in kept]),
                    np.searchsorted(sentence[kept], np.arange(len(layout.spans)+1)), rarity_of)
 
 def _query_tokens(component, rarity_of, n_blocks, encoder):
@@ -180,7 +186,7 @@ def _query_tokens(component, rarity_of, n_blocks, encoder):
     return tokens.states[kept],weights[kept]/max(weights.sum(), 1e-9)
 
 def _similarities(tokens, states, sentences):
-    "For each of `sentences` the nearest token of each query token; its tokens' similarity to the query, and their rarity, in sum."
+    "Of each sentence: similarity to each query token; sums of its tokens' similarity to the query and of their rarity."
     nearest,told = np.zeros((len(tokens.borders)-1, len(states)), np.float32),np.zeros((len(tokens.borders)-1, 2))
     for i in sentences:
         a,z = tokens.borders[i:i+2]
@@ -198,7 +204,7 @@ def measure_meaning(
     "Measure by late interaction how well each run supports a component."
     layout,tokens = _layout(chapter),_tokens(chapter, encoder)
     states,weights = _query_tokens(component, tokens.rarity_of, len(layout.headings), encoder)
-    around = [b for b in sorted({b+d for b in runs.blocks.tolist() for d in (-1,0,1)}) if 0 <= b < len(layout.headings)]
+    around = sorted({b+d for b in runs.blocks.tolist() for d in (-1,0,1)} & set(range(len(layout.headings))))
     nearest,told = _similarities(tokens, states, [i for b in around for i in range(*layout.borders[b:b+2])])
     told,in_block = np.concatenate([np.zeros((1,2)), told]),np.zeros(len(layout.headings))
     for b in around: in_block[b] = nearest[slice(*layout.borders[b:b+2])].max(0) @ weights
@@ -207,9 +213,9 @@ def measure_meaning(
             'near_meaning': _neighbours(in_block)[runs.blocks], 'focus': similar/np.maximum(rarity, 1e-9)}
     return replace(runs, measures=runs.measures|more)
 
-# %% ../nbs/12_extract.ipynb #955b311b
-WEIGHTS = dict(words=3.5, cover=5., block=3.5, near=1.5, length=-.6, whole=1.4, heading=-1.3) # of the measures by words
-WEIGHTS_WITH_MEANING = dict(words=1.8, cover=3.4, block=2.5, length=-.4, whole=1.5, heading=-2.5, # with those by meaning
+# %% ../nbs/12_extract.ipynb #d8383373
+WEIGHTS = dict(words=3.5, cover=5., block=3.5, near=1.5, length=-.6, whole=1.4, heading=-1.3) # by words alone
+WEIGHTS_WITH_MEANING = dict(words=1.8, cover=3.4, block=2.5, length=-.4, whole=1.5, heading=-2.5,
                             meaning=5.7, near_meaning=2.7, focus=5.2)
 
 def keep_runs(
@@ -229,7 +235,7 @@ def keep_runs(
         if supported[i] and runs.blocks[i] not in kept: kept[runs.blocks[i]] = Span(*map(int, runs.spans[i]))
     return sorted(kept.values())
 
-# %% ../nbs/12_extract.ipynb #18d0640f
+# %% ../nbs/12_extract.ipynb #7873b371
 @dataclass(frozen=True)
 class RuleExtractor:
     "Extract the sentences that support a component by rules: verbatim by construction, no model needed."
@@ -241,7 +247,8 @@ class RuleExtractor:
 
     def __post_init__(self):
         if self.slack < 0: raise FastbookError(f"slack is {self.slack}, but must be 0 (only the best run) or more")
-        if not 0 <= self.min_support <= 1: raise FastbookError(f"min_support is {self.min_support}, but is a share: 0 (never abstain) to 1")
+        if not 0 <= self.min_support <= 1:
+            raise FastbookError(f"min_support is {self.min_support}, but is a share: 0 (never abstain) to 1")
         if self.most < 1: raise FastbookError(f"most is {self.most}, but must be at least 1")
 
     @property
@@ -276,7 +283,7 @@ class RuleExtractor:
         "What supports `component` in its passages."
         return keep_runs(self.measure(component, ranked, chapter), self.weights, self.slack, self.min_support, self.most)
 
-# %% ../nbs/12_extract.ipynb #3d93113a
+# %% ../nbs/12_extract.ipynb #6dcd84dd
 def _gap(chapter, start, end): return sum(not c.isspace() for c in chapter.text[start:end])
 
 def _common_start(paths):
@@ -290,10 +297,9 @@ def join_passages(
 )->list[RankedPassage]: # by their best member, with its score; none of them overlap
     "Join passages that overlap or lie within a distance into one text."
     if max_gap < 0: raise FastbookError(f"max_gap is {max_gap}, but must be 0 (join neighbours) or more characters")
-    groups,by_place = [],sorted(enumerate(ranked), key=lambda r: r[1].passage.span)
-    for rank,r in by_place:
-        near = groups and (r.passage.span.start <= groups[-1]['end'] or _gap(chapter, groups[-1]['end'], r.passage.span.start) <= max_gap)
-        if not near: groups.append(dict(end=0, members=[]))
+    groups = []
+    for rank,r in sorted(enumerate(ranked), key=lambda pair: pair[1].passage.span):
+        if not groups or _gap(chapter, groups[-1]['end'], r.passage.span.start) > max_gap: groups.append(dict(end=0, members=[]))
         groups[-1]['end'] = max(groups[-1]['end'], r.passage.span.end)
         groups[-1]['members'].append((rank, r))
     joined = []
