@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['translate_error', 'Claude', 'OpenAICompatible', 'Replay']
 
-# %% ../nbs/06_lm.ipynb #f0d31aeb
-import asyncio,json,math,os,time
+# %% ../nbs/06_lm.ipynb #ba8d0ee2
+import asyncio,json,logging,math,os,time
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from .core import FastbookError
 from .reply import LMError,Price,Reply,Request,Usage,make_request,redact
 from .door import LM,Door
 
-# %% ../nbs/06_lm.ipynb #e9c44be1
+# %% ../nbs/06_lm.ipynb #a42d7814
 _STATUS = {400:'bad_request', 401:'unauthorized', 403:'unauthorized', 404:'unknown_model', 408:'timeout',
            409:'unavailable', 413:'too_large', 422:'bad_request', 429:'rate_limited', 503:'unavailable',
            529:'overloaded'}
@@ -61,6 +61,17 @@ def translate_error(
     if type(e.__cause__).__name__ == 'ConnectError': res.unpaid = True
     return res
 
+class _Redacted(logging.Filter):
+    "Take secrets out of what an SDK logs; with its level at DEBUG that is whole requests."
+    def filter(self, record):
+        record.msg,record.args = redact(record.getMessage()),()
+        return True
+
+def _guard_log(sdk):
+    "Log records of the SDK pass `_Redacted`, once."
+    log = logging.getLogger(f'{sdk}._base_client')
+    if not any(isinstance(f, _Redacted) for f in log.filters): log.addFilter(_Redacted())
+
 @contextmanager
 def _named_errors():
     "Exceptions of this block as `LMError`, without the exception that they come from."
@@ -70,7 +81,7 @@ def _named_errors():
     except Exception as e: error = translate_error(e)
     if error: raise error
 
-# %% ../nbs/06_lm.ipynb #3c2028af
+# %% ../nbs/06_lm.ipynb #e8980ac2
 _CACHED = 512 # tokens: no Claude model caches a shorter prefix
 _TOOL = 'reply' # name of the tool through which structured replies come
 
@@ -106,6 +117,7 @@ class Claude(LM):
         self.base_url,self._loops,self._lock = base_url,WeakKeyDictionary(),RLock()
 
     def _options(self):
+        _guard_log('anthropic')
         if not (os.environ.get('ANTHROPIC_API_KEY') or os.environ.get('ANTHROPIC_AUTH_TOKEN')):
             raise LMError('no_key', 'ANTHROPIC_API_KEY')
         return dict(base_url=self.base_url, max_retries=0)
@@ -186,7 +198,7 @@ def _claude_reply(message, request):
     cited = tuple(c for b in blocks for c in _citations(b))
     return Reply(text, data, usage, model=message.model, stop_reason=message.stop_reason or '', citations=cited)
 
-# %% ../nbs/06_lm.ipynb #9511eb0c
+# %% ../nbs/06_lm.ipynb #898e8c9e
 class OpenAICompatible(LM):
     "A model behind a server that speaks OpenAI's chat completions; a key, if one is needed, is in OPENAI_API_KEY."
     def __init__(self,
@@ -200,6 +212,7 @@ class OpenAICompatible(LM):
     def __repr__(self): return f'OpenAICompatible({redact(self.base_url)!r}, {self.model!r})'
 
     def _options(self):
+        _guard_log('openai')
         key = os.environ.get('OPENAI_API_KEY')
         if not key and 'api.openai.com' in self.base_url: raise LMError('no_key', 'OPENAI_API_KEY')
         return dict(base_url=self.base_url, api_key=key or 'none', max_retries=0)
