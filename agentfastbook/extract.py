@@ -235,7 +235,7 @@ def keep_runs(
         if supported[i] and runs.blocks[i] not in kept: kept[runs.blocks[i]] = Span(*map(int, runs.spans[i]))
     return sorted(kept.values())
 
-# %% ../nbs/12_extract.ipynb #7873b371
+# %% ../nbs/12_extract.ipynb #75e1ea8b
 @dataclass(frozen=True)
 class RuleExtractor:
     "Extract the sentences that support a component by rules: verbatim by construction, no model needed."
@@ -272,18 +272,20 @@ class RuleExtractor:
         "The best runs and why they are the best."
         runs = self.measure(component, ranked, chapter)
         table = pd.DataFrame({name: weight*runs.measures[name] for name,weight in self.weights.items()})
-        table = table.assign(sum=table.sum(axis=1), support=runs.support, text=[chapter.text[a:b] for a,b in runs.spans])
+        texts = [chapter.text[a:b] for a,b in runs.spans]
+        table = table.assign(sum=table.sum(axis=1), support=runs.support, text=texts)
         return table.sort_values('sum', ascending=False, kind='stable').head(k).reset_index(drop=True)
 
     def __call__(self,
         component:Component, # the fact; `query` may hold the question, too
         ranked:list[RankedPassage], # its passages, in any order
         chapter:Chapter, # the chapter of the passages
-    )->list[Span]: # in characters of the chapter's text, in order, not overlapping; [] if nothing supports the component
+    )->list[Span]: # in the chapter's text, in order, not overlapping; [] if nothing supports the component
         "What supports `component` in its passages."
-        return keep_runs(self.measure(component, ranked, chapter), self.weights, self.slack, self.min_support, self.most)
+        runs = self.measure(component, ranked, chapter)
+        return keep_runs(runs, self.weights, self.slack, self.min_support, self.most)
 
-# %% ../nbs/12_extract.ipynb #6dcd84dd
+# %% ../nbs/12_extract.ipynb #9896ea6f
 def _gap(chapter, start, end): return sum(not c.isspace() for c in chapter.text[start:end])
 
 def _common_start(paths):
@@ -299,7 +301,8 @@ def join_passages(
     if max_gap < 0: raise FastbookError(f"max_gap is {max_gap}, but must be 0 (join neighbours) or more characters")
     groups = []
     for rank,r in sorted(enumerate(ranked), key=lambda pair: pair[1].passage.span):
-        if not groups or _gap(chapter, groups[-1]['end'], r.passage.span.start) > max_gap: groups.append(dict(end=0, members=[]))
+        if not groups or _gap(chapter, groups[-1]['end'], r.passage.span.start) > max_gap:
+            groups.append(dict(end=0, members=[]))
         groups[-1]['end'] = max(groups[-1]['end'], r.passage.span.end)
         groups[-1]['members'].append((rank, r))
     joined = []
@@ -311,7 +314,7 @@ def join_passages(
         joined.append(RankedPassage(passage, min(members)[1].score))
     return joined
 
-# %% ../nbs/12_extract.ipynb #38d19d79
+# %% ../nbs/12_extract.ipynb #82aceae4
 def _clip(span, passage):
     "The part of `span` in a passage, in characters of the passage."
     if not span.overlaps(passage): return []
@@ -324,7 +327,8 @@ def show_extraction(
     only_marked:bool=False, # leave passages out from which nothing was extracted?
 )->Html: # each passage with what was extracted from it, escaped
     "The passages of a component with the extracted text highlighted."
-    html = f'<p><b>{visible(component.text)}</b>: ' + (f'{len(spans)} extracted' if spans else 'nothing in these passages supports it') + '</p>'
+    found = f'{len(spans)} extracted' if spans else 'nothing in these passages supports it'
+    html = f'<p><b>{visible(component.text)}</b>: {found}</p>'
     for i,r in enumerate(ranked):
         marks = [m for s in spans for m in _clip(s, r.passage.span)]
         if only_marked and not marks: continue

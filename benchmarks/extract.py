@@ -1,9 +1,9 @@
 """How well the text that supports a component is extracted, on real chapters: python benchmarks/extract.py
 
 Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.book.get_fastbook).
-Prints Markdown tables: extraction with the gold components as input beside baselines and oracles; the whole chain with components
-made by rules; both with weights that were fitted without the chapter they are tested on; what each measure is worth; abstention.
-With --encoder the same with late interaction, and with --fit the weights fitted on all chapters.
+Prints Markdown tables: extraction with the gold components as input beside baselines and oracles; the whole chain with
+components made by rules; both with weights that were fitted without the chapter they are tested on; what each measure
+is worth; abstention. With --encoder the same with late interaction; with --fit the weights fitted on all chapters.
 """
 import argparse,os,sys
 from collections.abc import Sequence
@@ -92,9 +92,9 @@ def oracle_blocks(case):
 def oracle_sentences(case):
     "All sentences more than half of which a person marked."
     found = [s for _,block in e.sentence_blocks(case.chapter) for s in block]
-    both = [character_overlap(case.chapter.text, case.gold, [s]) for s in found if any(s.overlaps(g) for g in case.gold)]
     touched = [s for s in found if any(s.overlaps(g) for g in case.gold)]
-    return [s for s,(common,_,size) in zip(touched, both) if common > size/2] or touched[:1]
+    shares = [character_overlap(case.chapter.text, case.gold, [s]) for s in touched]
+    return [s for s,(both,_,size) in zip(touched, shares) if both > size/2] or touched[:1]
 
 # measures
 
@@ -179,7 +179,8 @@ def print_ablations(findable, chain, questions, book, names, seed):
         extract = without_own_chapter(findable, [n for n in names if n != left_out])
         values = triples(findable, extract)[:,2]
         sums = chain_sums(chain, questions, book, extract)
-        rows.append([f'without {left_out}' if left_out else 'all', values.mean(), *(sums[m][0].sum()/sums[m][1].sum() for m in ('f1','component_recall'))])
+        rows.append([f'without {left_out}' if left_out else 'all', values.mean(),
+                     *(sums[m][0].sum()/sums[m][1].sum() for m in ('f1','component_recall'))])
     print_table('What each measure is worth (weights fitted without the tested chapter)',
                 ['measures','gold components, F1','rule components, F1','component recall'], rows)
 
