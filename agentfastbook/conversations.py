@@ -16,7 +16,7 @@ from .templates import Part
 from .prompts import PromptRepo,_encode
 from .causes import estimate_tokens
 
-# %% ../nbs/08_conversations.ipynb #f94b72e2
+# %% ../nbs/08_conversations.ipynb #5318e616
 _SHORT = 10 # digits of an id in a pointer
 _TRAILER = re.compile(r'^(Role|Pinned|Pin|Unpin): (.*)$', re.M)
 
@@ -38,7 +38,8 @@ class Turn:
     def pointer(self)->str:
         lines = [l.strip() for l in self.text.splitlines() if l.strip(' #')]
         line = next((l for l in lines if _title(l) != self.title), '')[:60]
-        return f'[{self.number}] left out, {self.role}: {self.title}{" | "+line if line else ""} → expand({self.id[:_SHORT]})\n'
+        shown = f'{self.title} | {line}' if line else self.title
+        return f'[{self.number}] left out, {self.role}: {shown} → expand({self.id[:_SHORT]})\n'
 
 def _title(text):
     first = next((l.strip(' #\t') for l in text.splitlines() if l.strip(' #\t')), 'nothing')
@@ -57,7 +58,9 @@ class Conversation:
     def __repr__(self): return f"Conversation('{self.name}', {len(self.turns)} turns)"
 
     @property
-    def _tip(self): return self.repo._repo.references[self._ref].target if self._ref in self.repo._repo.references else None
+    def _tip(self):
+        references = self.repo._repo.references
+        return references[self._ref].target if self._ref in references else None
 
     @property
     def turns(self)->list[Turn]:
@@ -74,7 +77,8 @@ class Conversation:
 
     def _load(self, commit):
         for other in commit.parents[1:]:
-            walker = self.repo._repo.walk(other.id, self.repo._git.enums.SortMode.TOPOLOGICAL|self.repo._git.enums.SortMode.REVERSE)
+            modes = self.repo._git.enums.SortMode
+            walker = self.repo._repo.walk(other.id, modes.TOPOLOGICAL|modes.REVERSE)
             walker.hide(commit.parents[0].id)
             for side in walker: self._add(side, merged=True)
         self._add(commit)
@@ -110,12 +114,13 @@ class Conversation:
             git.create_commit(self._ref, me, me, message, builder.write(), [*parents, *others])
         return self.turns[-1]
 
-# %% ../nbs/08_conversations.ipynb #22d47fd1
+# %% ../nbs/08_conversations.ipynb #070ea042
 @patch
 def _turn(self:Conversation, id):
     found = [t for t in self.turns if t.id.startswith(id)] if len(id) >= 4 else []
     if len(found) != 1:
-        raise FastbookError(f"'{id}' is {'no turn' if not found else 'not one turn'} of the conversation '{self.name}'; "
+        what = 'not one turn, but several,' if found else 'no turn'
+        raise FastbookError(f"'{id}' is {what} of the conversation '{self.name}'; "
                             "give the id from a pointer, or of one of its turns")
     return found[0]
 
@@ -169,7 +174,7 @@ def pin(self:Conversation,
     turn = self._turn(id)
     self._commit(f"{'Pin' if pinned else 'Let go'}: {turn.title}", [f"{'Pin' if pinned else 'Unpin'}: {turn.id}"])
 
-# %% ../nbs/08_conversations.ipynb #35831aa9
+# %% ../nbs/08_conversations.ipynb #ea129c2f
 @dataclass(frozen=True)
 class Window:
     "What to send of a conversation."
@@ -195,7 +200,8 @@ def _sums(values):
 
 def _range_pointer(turns):
     first,last = turns[0],turns[-1]
-    return f'[{first.number}-{last.number}] left out, {len(turns)} turns → expand({first.id[:_SHORT]}..{last.id[:_SHORT]})\n'
+    ends = f'{first.id[:_SHORT]}..{last.id[:_SHORT]}'
+    return f'[{first.number}-{last.number}] left out, {len(turns)} turns → expand({ends})\n'
 
 class _Layout:
     "Where to cut: turns before `cut` are pointers, those before `fold` ranges of pointers."
@@ -252,11 +258,12 @@ def context(self:Conversation,
         if tokens <= budget: return Window(parts, tokens)
         needed = [t for t in turns[:-1] if t.pinned]+turns[-1:]
         if limit < budget//2:
-            raise FastbookError(f"{len(needed)-1} pinned turns and the last one need {sum(count(t.shown) for t in needed)} "
-                                f"tokens, with pointers to the others; the budget is {budget}: raise it, or unpin something")
+            least = sum(count(t.shown) for t in needed)
+            raise FastbookError(f"{len(needed)-1} pinned turns and the last one need {least} tokens, and the pointers to "
+                                f"the others some more; the budget is {budget}: raise it, or unpin something")
         limit -= max(1, budget//8)
 
-# %% ../nbs/08_conversations.ipynb #3b1a6877
+# %% ../nbs/08_conversations.ipynb #7fafadc1
 @patch
 def expand(self:Conversation,
     id:str, # what stands in a pointer: the id of a turn, or two of them with .. between
@@ -271,7 +278,8 @@ def rebuild(self:Conversation,
 )->str: # the same as all turns in full
     "Put the texts behind all pointers back in their places."
     numbers = [n for p in window.parts for n in _numbers(self, p)]
-    if numbers != [t.number for t in self.turns]: raise FastbookError("the window is of another state of the conversation")
+    if numbers != [t.number for t in self.turns]:
+        raise FastbookError("the window is of another state of the conversation; make a new one with context()")
     return ''.join(p.text if p.kind == 'turn' else self.expand(p.source['turn']) for p in window.parts)
 
 def _numbers(conversation, part):
