@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['Turn', 'Conversation', 'Window']
 
-# %% ../nbs/08_conversations.ipynb #c758f262
+# %% ../nbs/08_conversations.ipynb #3c535c9d
 import re
 from collections.abc import Callable
 from dataclasses import dataclass,replace
 from fastcore.basics import patch
 from .core import FastbookError
 from .secrets import mask_secrets,refuse_secrets
-from .templates import Part
+from .templates import Part,estimate_tokens
 from .prompts import PromptRepo,_encode
-from .causes import estimate_tokens
 
 # %% ../nbs/08_conversations.ipynb #5318e616
 _SHORT = 10 # digits of an id in a pointer
@@ -174,7 +173,7 @@ def pin(self:Conversation,
     turn = self._turn(id)
     self._commit(f"{'Pin' if pinned else 'Let go'}: {turn.title}", [f"{'Pin' if pinned else 'Unpin'}: {turn.id}"])
 
-# %% ../nbs/08_conversations.ipynb #ea129c2f
+# %% ../nbs/08_conversations.ipynb #7380bced
 @dataclass(frozen=True)
 class Window:
     "What to send of a conversation."
@@ -259,8 +258,8 @@ def context(self:Conversation,
         needed = [t for t in turns[:-1] if t.pinned]+turns[-1:]
         if limit < budget//2:
             least = sum(count(t.shown) for t in needed)
-            raise FastbookError(f"{len(needed)-1} pinned turns and the last one need {least} tokens, and the pointers to "
-                                f"the others some more; the budget is {budget}: raise it, or unpin something")
+            raise FastbookError(f"{len(needed)-1} pinned turns and the last one need {least} tokens, and the pointers "
+                                f"to the others some more; the budget is {budget}: raise it, or unpin something")
         limit -= max(1, budget//8)
 
 # %% ../nbs/08_conversations.ipynb #7fafadc1

@@ -31,7 +31,7 @@ class Tokens:
         "The characters of each token."
         return [text[a:b].casefold() for a,b in zip(self.starts, self.ends)]
 
-# %% ../nbs/06_encode.ipynb #bd95f69b
+# %% ../nbs/06_encode.ipynb #0c0dcb4a
 _ADDED = 4 # most tokens that a model adds to a text: class, separator, and ColBERT's marker
 
 def _cuts(offsets, size):
@@ -59,7 +59,8 @@ class TokenEncoder:
         "Tokens of a text that the model can take in."
         first = self.model[0]
         expansion = (getattr(first, 'query_expansion', None) or {}).get('length') if query else None
-        limits = (self.model.max_seq_length, getattr(first, f'{"query" if query else "document"}_length', None), expansion)
+        length = getattr(first, 'query_length' if query else 'document_length', None)
+        limits = (self.model.max_seq_length, length, expansion)
         return max(min([limit for limit in limits if limit] or [512])-_ADDED, 1)
 
     def _windows(self, text, size, start=0):
@@ -82,19 +83,22 @@ class TokenEncoder:
         encode = getattr(self.model, 'encode_query' if query else 'encode_document')
         features = encode([w[2] for w in windows], output_value=None, show_progress_bar=False) if windows else []
         parts = [[] for _ in texts]
-        for (i,start,_,ids,offsets),f in zip(windows, features): parts[i].append(_window_tokens(f, ids, offsets, start, self.name))
+        for (i,start,_,ids,offsets),f in zip(windows, features):
+            parts[i].append(_window_tokens(f, ids, offsets, start, self.name))
         return [_join(p) for p in parts]
 
     def __getstate__(self): return dict(name=self.name, load=self.load)
     def __repr__(self): return f'token_encoder({self.name!r})'
-    def __eq__(self, other): return isinstance(other, TokenEncoder) and (self.name, self.load) == (other.name, other.load)
+    def __eq__(self, other):
+        return isinstance(other, TokenEncoder) and (self.name, self.load) == (other.name, other.load)
     def __hash__(self): return hash(self.name)
 
 def _window_tokens(features, ids, offsets, start, name):
     "The tokens of a window, without those that the model added."
     row,n = features['input_ids'].tolist(),len(ids)
     at = next((i for i in range(len(row)-n+1) if row[i:i+n] == ids), None)
-    if at is None: raise FastbookError(f'{name} did not take in all {n} tokens of a window; please report the name of the model')
+    if at is None:
+        raise FastbookError(f'{name} did not take in all {n} tokens of a window; please report the name of the model')
     kept = features['attention_mask'][at:at+n].bool().cpu().numpy()
     states = features['token_embeddings'][at:at+n].float().cpu().numpy()[kept]
     places = np.array(offsets, dtype=int).reshape(-1, 2)[kept]+start
@@ -104,24 +108,25 @@ def _join(parts):
     if not parts: return Tokens(np.zeros((0, 1), np.float32), np.zeros(0, int), np.zeros(0, int))
     return Tokens(*(np.concatenate([getattr(p, name) for p in parts]) for name in ('states', 'starts', 'ends')))
 
-# %% ../nbs/06_encode.ipynb #b0ddc965
+# %% ../nbs/06_encode.ipynb #2547991f
 def _has_token_vectors(name):
     "Was the model made for late interaction (ColBERT and the like), not for one vector per text?"
     from sentence_transformers.util import load_file_path
     modules,config = load_file_path(name, 'modules.json'),load_file_path(name, 'config.json')
-    if modules: return not any(m['type'].endswith('.Pooling') for m in json.loads(Path(modules).read_text(encoding='utf-8')))
-    kinds = json.loads(Path(config).read_text(encoding='utf-8')).get('architectures') or [] if config else []
+    def read(path): return json.loads(Path(path).read_text(encoding='utf-8'))
+    if modules: return not any(m['type'].endswith('.Pooling') for m in read(modules))
+    kinds = read(config).get('architectures') or [] if config else []
     return any(kind == 'HF_ColBERT' or kind.endswith('ForRetrieval') for kind in kinds)
 
 def _load_model(name):
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
     try: return (MultiVectorEncoder if _has_token_vectors(name) else SentenceTransformer)(name)
     except (OSError, ValueError) as e:
-        raise FastbookError(f"the encoder '{name}' cannot be loaded: {e}; give the name of a model that can be downloaded, "
-                            'or the folder of one') from e
+        raise FastbookError(f"the encoder '{name}' cannot be loaded: {e}; "
+                            'give the name of a model that can be downloaded, or the folder of one') from e
 
 def token_encoder(
-    name_or_path:str|Path='answerdotai/answerai-colbert-small-v1', # a ColBERT or sentence-transformers model, or its folder
+    name_or_path:str|Path='answerdotai/answerai-colbert-small-v1', # ColBERT or sentence-transformers model, or its folder
 )->TokenEncoder: # loads the model when it is first used
     "An encoder of tokens for `LateInteraction`; needs the extra `late`."
     if find_spec('sentence_transformers') is None:

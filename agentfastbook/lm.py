@@ -16,7 +16,7 @@ from .core import FastbookError
 from .reply import LMError,Price,Reply,Request,Usage,make_request,redact
 from .door import LM,Door
 
-# %% ../nbs/06_lm.ipynb #a42d7814
+# %% ../nbs/06_lm.ipynb #e1fbe585
 _STATUS = {400:'bad_request', 401:'unauthorized', 403:'unauthorized', 404:'unknown_model', 408:'timeout',
            409:'unavailable', 413:'too_large', 422:'bad_request', 429:'rate_limited', 503:'unavailable',
            529:'overloaded'}
@@ -79,7 +79,7 @@ def _named_errors():
     try: yield
     except (LMError,KeyboardInterrupt,GeneratorExit,asyncio.CancelledError): raise
     except Exception as e: error = translate_error(e)
-    if error: raise error
+    if error: raise error from None
 
 # %% ../nbs/06_lm.ipynb #e8980ac2
 _CACHED = 512 # tokens: no Claude model caches a shorter prefix

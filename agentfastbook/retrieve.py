@@ -22,11 +22,12 @@ from .book import Chapter, Passage, passages
 from .encode import Tokens, token_encoder
 from .show import Html, highlight, visible
 
-# %% ../nbs/11_retrieve.ipynb #4a942c1b
+# %% ../nbs/11_retrieve.ipynb #babba939
 _word = re.compile(r'\w+')
-_function_words = frozenset('''a about all an and any are as at be been being but by can could did do does each for from had has have how
-i if in into is it its may me might my name no not of on or our should so some such than that the their them then there these they this
-those to us was we were what when where which who why will with would you your explain describe list give'''.split())
+_function_words = frozenset('''a about all an and any are as at be been being but by can could did do does each for from
+had has have how i if in into is it its may me might my name no not of on or our should so some such than that the their
+them then there these they this those to us was we were what when where which who why will with would you your
+explain describe list give'''.split())
 
 @lru_cache(maxsize=1)
 def _stemmer(): return Stemmer.Stemmer('english')
@@ -41,7 +42,7 @@ def terms(
     "The stems of the words in `text`, in lower case."
     return [_stem(w) for w in _word.findall(text.lower()) if w not in skip]
 
-# %% ../nbs/11_retrieve.ipynb #93116f8c
+# %% ../nbs/11_retrieve.ipynb #aa8678d3
 @dataclass(frozen=True)
 class RankedPassage:
     "A passage and how well it matches a query."
@@ -61,7 +62,7 @@ def rank_passages(
     k:int|None=None, # most passages to return, >= 0; None: 10, or no limit if there is a token budget
     token_budget:int|None=None, # most words and punctuation marks to return in all, >= 0
     margin:float|None=None, # most standard deviations of the scores that a passage may be below the best, >= 0
-    least:int=3, # passages that `margin` leaves in any case, >= 0
+    least:int=2, # passages that `margin` leaves in any case, >= 0
 )->list[RankedPassage]: # best first, equal scores in reading order; those without a match are left out
     "The best `k` passages; or whole passages in rank order for as long as they fit into `token_budget`."
     for name,limit in (('k', k), ('token_budget', token_budget), ('margin', margin), ('least', least)):
@@ -95,7 +96,7 @@ def prefer_neighbours(
     preferred[rest] = scores[order[first-1]] - 1e-5 - scores.std()*(moved[rest].max()-moved[rest])
     return preferred
 
-# %% ../nbs/11_retrieve.ipynb #17988991
+# %% ../nbs/11_retrieve.ipynb #df11ba00
 class _Bm25:
     "bm25s over lists of terms; any number of documents, and they may be empty."
     def __init__(self, documents, b):
@@ -122,6 +123,8 @@ def _blocks(passage):
 
 class _Index:
     "What all indexes share; `_score` gives a number for each passage, and which of them matched at all."
+    neighbour_weight = .3 # of the passages beside, for those behind the best five; 0: off
+
     def scores(
         self,
         query:str, # a question, a component, or both
@@ -135,11 +138,12 @@ class _Index:
         k:int|None=None, # most passages, >= 0; None: 10, or no limit if there is a token budget
         token_budget:int|None=None, # most words and punctuation marks in all, >= 0
         margin:float|None=None, # most standard deviations of the scores that a passage may be below the best
-        least:int=3, # passages that `margin` leaves in any case
+        least:int=2, # passages that `margin` leaves in any case
     )->list[RankedPassage]: # best first; passages that nothing in the query matches are left out
         "The best passages for `query`."
         scores,matched = self._score(query)
-        return rank_passages(self.passages, np.where(matched, prefer_neighbours(scores), -np.inf), k, token_budget, margin, least)
+        scores = prefer_neighbours(scores, weight=self.neighbour_weight) if self.neighbour_weight else scores
+        return rank_passages(self.passages, np.where(matched, scores, -np.inf), k, token_budget, margin, least)
 
     def __repr__(self): return f'{type(self).__name__}({len(self.passages)} passages)'
 
@@ -178,7 +182,7 @@ def show_ranked(
         html.append(f'<p><b>{i}</b> · {r.score:.2f} · <small>{visible(path)}</small></p>{highlight(text, marks)}')
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
-# %% ../nbs/11_retrieve.ipynb #0849193d
+# %% ../nbs/11_retrieve.ipynb #47232df2
 def _save(folder, arrays):
     "Write arrays into a new folder that appears complete or not at all."
     try:
@@ -193,13 +197,14 @@ def _save(folder, arrays):
 def _load(folder, names):
     try: return {name: np.load(folder/f'{name}.npy', mmap_mode='r') for name in names}
     except (OSError, ValueError, EOFError) as e:
-        raise FastbookError(f'the saved index {folder} cannot be read: {e}; delete that folder, and it is made again') from e
+        raise FastbookError(f'the saved index {folder} cannot be read: {e}; '
+                            'delete that folder, and it is made again') from e
 
 def _encode(passages, encoder):
     "The tokens of all passages, one after another."
     tokens = encoder.encode([_text(p) for p in passages])
-    if not tokens: return dict(states=np.zeros((0, 1), np.float32), starts=np.zeros(0, int), ends=np.zeros(0, int), counts=np.zeros(0, int))
-    join = lambda name, dtype: np.concatenate([np.asarray(getattr(t, name), dtype=dtype) for t in tokens])
+    def join(name, dtype):
+        return np.concatenate([np.asarray(getattr(t, name), dtype=dtype) for t in tokens] or [np.zeros(0, dtype)])
     return dict(states=join('states', np.float32), starts=join('starts', int), ends=join('ends', int),
                 counts=np.array([len(t.starts) for t in tokens], dtype=int))
 
@@ -213,7 +218,8 @@ class LateInteraction(_Index):
         sharpness:float=20., # > 0; the higher, the less do tokens count that are not the nearest
         block_weight:float=1., # of the best single block of a passage
     ):
-        if not sharpness > 0: raise FastbookError(f'sharpness is {sharpness}, but it must be more than 0; 20 is a good value')
+        if not sharpness > 0:
+            raise FastbookError(f'sharpness is {sharpness}, but it must be more than 0; 20 is a good value')
         self.passages,self.encoder,self.sharpness,self.block_weight = list(passages),encoder,sharpness,block_weight
         folder = cache_dir and Path(cache_dir)/content_id('late 1', encoder.name, [_text(p) for p in self.passages])
         arrays = None if folder and folder.exists() else _encode(self.passages, encoder)
@@ -229,7 +235,8 @@ class LateInteraction(_Index):
         first = 0
         for i,n in enumerate(arrays['counts'].tolist()):
             at = slice(first, first+n)
-            if n: yield i,_text(self.passages[i]),first,Tokens(self.states[at], arrays['starts'][at], arrays['ends'][at])
+            tokens = Tokens(self.states[at], arrays['starts'][at], arrays['ends'][at])
+            if n: yield i,_text(self.passages[i]),first,tokens
             first += n
 
     def _count_words(self, arrays):
@@ -257,15 +264,16 @@ class LateInteraction(_Index):
         scores,matched = np.zeros(len(self.passages)),np.zeros(len(self.passages), dtype=bool)
         states,weights = self._query(query) if len(self._firsts) else ([], [])
         if not len(states): return scores,matched
-        near = np.add.reduceat(np.exp(self.sharpness*(self.states @ states.T - 1)), self._firsts, axis=0) # (blocks, query tokens)
+        near = np.exp(self.sharpness*(self.states @ states.T - 1)) # (tokens, query tokens)
+        near = np.add.reduceat(near, self._firsts, axis=0) # (blocks, query tokens)
         smooth = lambda sums: (np.log(np.maximum(sums, 1e-30))/self.sharpness + 1) @ weights
         best = np.full(len(scores), -np.inf)
         np.maximum.at(best, self._owners, smooth(near))
-        at = self._with_tokens
-        scores[at],matched[at] = smooth(np.add.reduceat(near, self._first_blocks, axis=0)) + self.block_weight*best[at],True
+        at,whole = self._with_tokens,smooth(np.add.reduceat(near, self._first_blocks, axis=0))
+        scores[at],matched[at] = whole + self.block_weight*best[at],True
         return scores,matched
 
-# %% ../nbs/11_retrieve.ipynb #9f281a3d
+# %% ../nbs/11_retrieve.ipynb #52bd74f2
 class Fusion(_Index):
     "Rank passages by the weighted sum of the standardised scores of several indexes."
     def __init__(
@@ -275,9 +283,10 @@ class Fusion(_Index):
     ):
         if not indexes: raise FastbookError('Fusion got no index; give it at least one, such as BM25(passages)')
         self.indexes,self.passages,self.weights = indexes,indexes[0].passages,list(weights or [1.]*len(indexes))
-        if len(self.weights) != len(indexes): raise FastbookError(f'{len(self.weights)} weights for {len(indexes)} indexes; give one for each')
-        for other in indexes[1:]:
-            if other.passages != self.passages: raise FastbookError('the indexes of a Fusion must be over the same passages in the same order')
+        if len(self.weights) != len(indexes):
+            raise FastbookError(f'{len(self.weights)} weights for {len(indexes)} indexes; give one for each')
+        if any(other.passages != self.passages for other in indexes[1:]):
+            raise FastbookError('the indexes of a Fusion must be over the same passages in the same order')
 
     def _score(self, query):
         parts = [index._score(query) for index in self.indexes]
@@ -291,7 +300,7 @@ def hybrid(
     "BM25 and late interaction together, the best that this module has."
     return Fusion(BM25(passages), LateInteraction(passages, encoder, cache_dir), weights=[1., 2.])
 
-# %% ../nbs/11_retrieve.ipynb #5e839c9c
+# %% ../nbs/11_retrieve.ipynb #916b4af6
 class Retriever:
     "The retrieval step: a component and its chapter come in, ranked passages come out."
     def __init__(
@@ -301,10 +310,12 @@ class Retriever:
         k:int|None=5, # most passages for a component; None: 10, or no limit if there is a token budget
         token_budget:int|None=None, # most words and punctuation marks for a component
         margin:float|None=None, # most standard deviations of the scores that a passage may be below the best
+        least:int=2, # passages that `margin` leaves in any case
         chapters:int=4, # most indexes kept in memory, >= 1
     ):
         if chapters < 1: raise FastbookError(f'chapters is {chapters}, but at least 1 index must be kept')
-        self.index,self.max_tokens,self.k,self.token_budget,self.margin,self.chapters = index,max_tokens,k,token_budget,margin,chapters
+        self.index,self.max_tokens,self.chapters = index,max_tokens,chapters
+        self.limits = dict(k=k, token_budget=token_budget, margin=margin, least=least)
         self._kept = OrderedDict()
 
     def index_of(
@@ -325,10 +336,10 @@ class Retriever:
     )->list[RankedPassage]: # best first
         "The passages of `chapter` that match `component` best."
         query = component if isinstance(component, str) else component.query or component.text
-        return self.index_of(chapter).search(query, self.k, self.token_budget, self.margin)
+        return self.index_of(chapter).search(query, **self.limits)
 
     def __getstate__(self): return self.__dict__ | dict(_kept=OrderedDict())
     def __repr__(self):
         made = self.index if isinstance(self.index, partial) else getattr(self.index, '__qualname__', self.index)
-        return (f'Retriever({made}, max_tokens={self.max_tokens}, k={self.k}, token_budget={self.token_budget}, '
-                f'margin={self.margin}, version=2)')
+        limits = ', '.join(f'{name}={value}' for name,value in self.limits.items())
+        return f'Retriever({made}, max_tokens={self.max_tokens}, {limits}, version=2)'

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 LIBRARY = ROOT/'agentfastbook'
-HEAVY = ('torch', 'transformers', 'sentence_transformers', 'fastai', 'anthropic', 'claudette', 'llama_cpp',
+HEAVY = ('torch', 'transformers', 'sentence_transformers', 'fastai', 'anthropic', 'claudette', 'openai', 'llama_cpp',
          'matplotlib', 'sklearn', 'IPython', 'nbdev')
 
 

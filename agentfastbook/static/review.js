@@ -3,12 +3,19 @@
 
 const HUES = [210, 40, 130, 330, 270, 0]
 const HELP = [
-  ['j k or → ←', 'next and previous row'], ['↓ ↑ Space', 'scroll'], ['o', 'next row without a verdict'], ['p f', 'pass, fail: then the next row'],
-  ['l h', 'next and previous part'], ['1 to 9', 'a label of the part, or of the row; again: off'],
-  ['a x', 'accept or reject the extracted text'], ['select text', 'mark it, or correct the current text; with Alt: only select'],
+  ['j k or → ←', 'next and previous row'],
+  ['↓ ↑ Space', 'scroll'],
+  ['o', 'next row without a verdict'],
+  ['p f', 'pass, fail: then the next row'],
+  ['l h', 'next and previous part'],
+  ['1 to 9', 'a label of the part, or of the row; again: off'],
+  ['a x', 'accept or reject the extracted text'],
+  ['select text', 'mark it, or correct the current text; with Alt: only select'],
   ['s', 'mark text by keys: → ← the end, Shift → ← the start, ↓ ↑ ten words, Enter saves, Escape leaves'],
-  ['n', 'write a note: Enter saves, Shift Enter begins a line, Escape leaves'], ['u', 'undo, also what you did before a restart'],
-  ['/', 'filter: words, is:open, is:failed, is:passed, is:noted, label:NAME'], ['m', 'whole texts, where they are shortened'],
+  ['n', 'write a note: Enter saves, Shift Enter begins a line, Escape leaves'],
+  ['u', 'undo, also what you did before a restart'],
+  ['/', 'filter: words, is:open, is:failed, is:passed, is:noted, label:NAME'],
+  ['m', 'whole texts, where they are shortened'],
   ['?', 'this help'],
 ]
 
@@ -16,11 +23,14 @@ function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) {
     if (name === 'onclick') node.onclick = value
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? '' : value)
+    else if (value !== null && value !== false) node.setAttribute(name, value === true ? '' : value)
   }
-  node.append(...children.filter(child => child !== null && child !== undefined))
+  node.append(...children.filter(child => child !== null))
   return node
 }
+
+const layer = group => group === 'edit' ? 'linear-gradient(hsla(300, 90%, 50%, .45) 0 0)'
+  : `linear-gradient(hsla(${HUES[group % HUES.length]}, 90%, 55%, .3) 0 0)`
 
 const hasPairs = text => /[\ud800-\udfff]/.test(text)
 const toPoints = (text, unit) => hasPairs(text) ? [...text.slice(0, unit)].length : unit
@@ -40,11 +50,10 @@ function paint(panel, extra) { // the text as a list of nodes, marked stretches 
     const end = borders[i + 1], piece = panel.text.slice(start, end)
     const here = marks.filter(m => m.start <= start && end <= m.end)
     if (!here.length) return document.createTextNode(piece)
-    const ending = panel.numbered ? here.filter(m => m.end === end).map(m => m.group + 1).join(' ') : null
-    const node = make('mark', { title: [...new Set(here.map(m => m.title).filter(Boolean))].join(', ') || null, 'data-number': ending || null }, piece)
-    const groups = [...new Set(here.map(m => m.group))]
-    const layer = g => g === 'edit' ? 'linear-gradient(hsla(300,90%,50%,.45) 0 0)' : `linear-gradient(hsla(${HUES[g % 6]},90%,55%,.3) 0 0)`
-    node.style.backgroundImage = groups.map(layer).join(', ')
+    const ending = panel.numbered ? here.filter(m => m.end === end).map(m => m.group + 1).join(' ') : ''
+    const titles = [...new Set(here.map(m => m.title).filter(Boolean))].join(', ')
+    const node = make('mark', { title: titles || null, 'data-number': ending || null }, piece)
+    node.style.backgroundImage = [...new Set(here.map(m => m.group))].map(layer).join(', ')
     return node
   })
 }
@@ -57,79 +66,100 @@ function render({ model, el }) {
   el.dataset.lmSuppressShortcuts = 'true'
   const head = make('div', { class: 'afb-head' }), foot = make('div', { class: 'afb-foot' })
   const body = make('div', { class: 'afb-body' })
-  const note = make('textarea', { class: 'afb-note', rows: 3, 'aria-label': 'note', placeholder: 'What do you notice? Enter saves, Escape leaves', hidden: true })
-  const search = make('input', { class: 'afb-search', 'aria-label': 'filter', placeholder: 'words, is:open, is:failed, label:NAME; empty: all', hidden: true })
+  const note = make('textarea', { class: 'afb-note', rows: 3, 'aria-label': 'note', hidden: true,
+    placeholder: 'What do you notice? Enter saves, Escape leaves' })
+  const search = make('input', { class: 'afb-search', 'aria-label': 'filter', hidden: true,
+    placeholder: 'words, is:open, is:failed, label:NAME; empty: all' })
   const message = make('div', { class: 'afb-message', role: 'status', 'aria-live': 'polite' })
-  const help = make('dl', { class: 'afb-help', hidden: true, 'aria-label': 'keys' }, ...HELP.flatMap(([key, does]) => [make('dt', {}, key), make('dd', {}, does)]))
+  const help = make('dl', { class: 'afb-help', hidden: true, 'aria-label': 'keys' },
+    ...HELP.flatMap(([key, does]) => [make('dt', {}, key), make('dd', {}, does)]))
   const tools = make('div', { class: 'afb-tools', role: 'toolbar', 'aria-label': 'actions' })
   el.replaceChildren(head, tools, search, help, body, foot, note, message)
   let shown = {}, texts = [], edit = null
 
   const send = content => model.send({ row: shown.row, ...content })
   const press = key => send({ kind: 'key', key })
-  const button = (key, name, pressed) => make('button', {
-    type: 'button', class: 'afb-key', 'data-key': key, 'aria-pressed': pressed === undefined ? null : String(Boolean(pressed)),
-    'aria-keyshortcuts': key, onclick: () => { el.focus({ preventScroll: true }); act(key) },
+  const button = (key, name, pressed = null) => make('button', {
+    type: 'button', class: 'afb-key', 'data-key': key, 'aria-keyshortcuts': key,
+    'aria-pressed': pressed === null ? null : String(pressed),
+    onclick: () => { el.focus({ preventScroll: true }); act(key) },
   }, make('kbd', {}, key), ` ${name}`)
 
   function drawHead() {
     const verdict = shown.verdict === true ? 'passed' : shown.verdict === false ? 'failed' : 'open'
     head.replaceChildren(
-      make('span', { class: 'afb-at' }, `${shown.at}/${shown.of}`), make('strong', { class: 'afb-title', dir: 'auto' }, shown.title),
-      make('span', { class: `afb-verdict afb-${verdict}` }, verdict), make('span', { class: 'afb-progress' }, shown.progress))
-    tools.replaceChildren(button('k', 'previous'), button('j', 'next'), button('p', 'pass', shown.verdict === true), button('f', 'fail', shown.verdict === false),
-      ...(shown.spans ? [button('a', 'accept'), button('x', 'reject')] : []), ...(shown.panels.some(p => p.offset !== null) ? [button('s', 'mark')] : []), button('n', 'note'), button('u', 'undo'),
-      button('/', 'filter'), button('?', 'help'), ...(shown.long ? [button('m', 'whole text')] : []))
+      make('span', { class: 'afb-at' }, `${shown.at}/${shown.of}`),
+      make('strong', { class: 'afb-title', dir: 'auto' }, shown.title),
+      make('span', { class: `afb-verdict afb-${verdict}` }, verdict),
+      make('span', { class: 'afb-progress' }, shown.progress))
+    const markable = shown.panels.some(panel => panel.offset !== null)
+    tools.replaceChildren(
+      button('k', 'previous'), button('j', 'next'),
+      button('p', 'pass', verdict === 'passed'), button('f', 'fail', verdict === 'failed'),
+      ...(shown.spans ? [button('a', 'accept'), button('x', 'reject')] : []),
+      ...(markable ? [button('s', 'mark')] : []),
+      button('n', 'note'), button('u', 'undo'), button('/', 'filter'), button('?', 'help'),
+      ...(shown.long ? [button('m', 'whole text')] : []))
   }
 
   function drawPanel(panel, i) {
     const text = make('div', { class: 'afb-text', dir: 'auto', 'data-panel': i }, ...paint(panel))
     texts[i] = text
     const names = new Map(panel.marks.filter(m => m[3]).map(m => [m[3], m[2]]))
-    const legend = [...names].map(([title, group]) => {
+    const legend = [...names].flatMap(([title, group]) => {
       const sign = make('mark', {}, title)
-      sign.style.backgroundImage = `linear-gradient(hsla(${HUES[group % 6]},90%,55%,.3) 0 0)`
-      return sign
+      sign.style.backgroundImage = layer(group)
+      return [' ', sign]
     })
-    return make('section', { class: 'afb-panel', 'aria-label': panel.title }, make('div', { class: 'afb-quiet' }, panel.title, ...legend.flatMap(sign => [' ', sign])), text)
+    const title = make('div', { class: 'afb-quiet' }, panel.title, ...legend)
+    return make('section', { class: 'afb-panel', 'aria-label': panel.title }, title, text)
   }
 
-  function drawParts() {
-    const list = make('ol', { class: 'afb-parts', 'aria-label': 'parts' }, ...shown.parts.map((part, i) => make('li', {
-      class: i === shown.part ? 'afb-current' : null, 'aria-current': i === shown.part ? 'true' : null,
-      onclick: () => send({ kind: 'part', part: i }),
-    }, make('span', { dir: 'auto' }, part.title), ...part.labels.map(label => make('span', { class: `afb-label ${label.suggested ? 'afb-suggested' : ''}` }, label.name + (label.suggested ? '?' : ''))),
-      part.note ? make('q', { class: 'afb-quiet', dir: 'auto' }, part.note) : null)))
-    return shown.parts.length ? list : null
+  function drawPart(part, i) {
+    const current = i === shown.part
+    const labels = part.labels.map(label => make('span',
+      { class: `afb-label ${label.suggested ? 'afb-suggested' : ''}` }, label.name + (label.suggested ? '?' : '')))
+    return make('li', { class: current ? 'afb-current' : null, 'aria-current': current ? 'true' : null,
+      onclick: () => send({ kind: 'part', part: i }) }, make('span', { dir: 'auto' }, part.title), ...labels,
+      part.note ? make('q', { class: 'afb-quiet', dir: 'auto' }, part.note) : null)
   }
 
   function drawBody() {
     texts = []
-    const panels = shown.panels.map(drawPanel)
-    const plain = panels.filter((_, i) => !shown.panels[i].side), sides = panels.filter((_, i) => shown.panels[i].side)
-    const keys = make('div', { class: 'afb-keys', role: 'group', 'aria-label': 'labels' }, ...shown.keys.map(label => {
+    const panels = shown.panels.map(drawPanel), side = shown.panels.map(panel => panel.side)
+    const sides = panels.filter((_, i) => side[i])
+    const facts = shown.facts.map(([name, value]) =>
+      make('tr', {}, make('th', { scope: 'row' }, name), make('td', { dir: 'auto' }, value)))
+    body.replaceChildren(...panels.filter((_, i) => !side[i]),
+      ...(sides.length ? [make('div', { class: 'afb-sides' }, ...sides)] : []),
+      ...(facts.length ? [make('details', {}, make('summary', {}, 'about this'), make('table', {}, ...facts))] : []))
+  }
+
+  function drawFoot() {
+    const keys = shown.keys.map(label => {
       const node = button(label.key, label.name + (label.suggested ? '?' : ''), label.on)
       if (label.suggested) node.classList.add('afb-suggested')
       return node
-    }))
-    const facts = make('table', {}, ...shown.facts.map(([name, value]) => make('tr', {}, make('th', { scope: 'row' }, name), make('td', { dir: 'auto' }, value))))
-    body.replaceChildren(...plain, ...(sides.length ? [make('div', { class: 'afb-sides' }, ...sides)] : []),
-      ...(shown.facts.length ? [make('details', {}, make('summary', {}, 'about this'), facts)] : []))
-    foot.replaceChildren(...[drawParts()].filter(Boolean), keys,
+    })
+    const parts = make('ol', { class: 'afb-parts', 'aria-label': 'parts' }, ...shown.parts.map(drawPart))
+    foot.replaceChildren(...(shown.parts.length ? [parts] : []),
+      make('div', { class: 'afb-keys', role: 'group', 'aria-label': 'labels' }, ...keys),
       ...(shown.note ? [make('div', { class: 'afb-noted', dir: 'auto' }, 'Note: ', shown.note)] : []),
       ...shown.others.map(other => make('div', { class: 'afb-quiet', dir: 'auto' }, other)))
     const current = foot.querySelector('.afb-current')
-    if (current) current.parentNode.scrollTop = current.offsetTop - current.parentNode.offsetTop - 30
+    if (current) parts.scrollTop = current.offsetTop - 30
   }
 
   function draw() {
-    const before = shown, inside = el.contains(document.activeElement) && ![note, search].includes(document.activeElement)
+    const before = shown, active = document.activeElement
+    const inside = el.contains(active) && active !== note && active !== search
     shown = model.get('shown')
     if (!shown.panels) return
     edit = null
     if (before.row !== shown.row) { note.hidden = true; body.scrollTop = 0 }
     drawHead()
     drawBody()
+    drawFoot()
     message.textContent = shown.message
     message.classList.toggle('afb-error', Boolean(shown.error))
     if (inside) el.focus({ preventScroll: true })
@@ -152,13 +182,20 @@ function render({ model, el }) {
     const open = shown.panels.map((p, i) => i).filter(i => shown.panels[i].offset !== null)
     if (!open.length) { message.textContent = 'there is no text here that can be marked'; return }
     const span = shown.parts[shown.part]?.span
-    const inside = i => span && shown.panels[i].offset <= span[0] && span[0] < shown.panels[i].offset + [...shown.panels[i].text].length
+    const inside = i => {
+      const { offset, text } = shown.panels[i]
+      return span && offset <= span[0] && span[0] < offset + [...text].length
+    }
     const index = open.find(inside) ?? open[0], panel = shown.panels[index], unit = unitsOf(panel.text)
     const words = [...panel.text.matchAll(/\S+/g)].map(m => [m.index, m.index + m[0].length])
     if (!words.length) { message.textContent = 'this text is empty'; return }
-    const find = (at, side) => { const i = words.findIndex(w => side ? w[1] >= at : w[1] > at); return i < 0 ? words.length - 1 : i }
-    const first = inside(index) ? find(unit(span[0] - panel.offset), 0) : 0
-    edit = { index, words, first, last: inside(index) ? Math.max(first, find(unit(span[1] - panel.offset), 1)) : first }
+    const within = i => i < 0 ? words.length - 1 : i
+    edit = { index, words, first: 0, last: 0 }
+    if (inside(index)) {
+      const start = unit(span[0] - panel.offset), end = unit(span[1] - panel.offset)
+      edit.first = within(words.findIndex(word => word[1] > start))
+      edit.last = Math.max(edit.first, within(words.findIndex(word => word[1] >= end)))
+    }
     drawEdit()
   }
   function drawEdit() {
@@ -173,8 +210,13 @@ function render({ model, el }) {
     const within = i => Math.max(0, Math.min(i, edit.words.length - 1))
     if (event.key === 'Escape') { edit = null; drawBody(); message.textContent = 'nothing was marked' }
     else if (event.key === 'Enter') sendSpan(edit.index, edit.words[edit.first][0], edit.words[edit.last][1])
-    else if (by && event.shiftKey) { edit.first = within(edit.first + by); edit.last = Math.max(edit.first, edit.last); drawEdit() }
-    else if (by) { edit.last = within(edit.last + by); edit.first = Math.min(edit.first, edit.last); drawEdit() }
+    else if (by) {
+      if (event.shiftKey) edit.first = within(edit.first + by)
+      else edit.last = within(edit.last + by)
+      if (event.shiftKey) edit.last = Math.max(edit.first, edit.last)
+      else edit.first = Math.min(edit.first, edit.last)
+      drawEdit()
+    }
   }
   function sendSpan(index, start, end) {
     const text = shown.panels[index].text
@@ -185,7 +227,8 @@ function render({ model, el }) {
   function onSelect(event) {
     const selection = getSelection()
     if (event.altKey || !selection.rangeCount || selection.isCollapsed) return
-    const range = selection.getRangeAt(0), index = texts.findIndex(t => t.contains(range.startContainer) && t.contains(range.endContainer))
+    const range = selection.getRangeAt(0), { startContainer, endContainer } = range
+    const index = texts.findIndex(text => text.contains(startContainer) && text.contains(endContainer))
     if (index < 0 || shown.panels[index].offset === null) return
     const before = document.createRange()
     before.selectNodeContents(texts[index])
