@@ -267,7 +267,7 @@ def test_two_kernels_and_one_that_is_killed(browser, run, tmp_path):
         press(ada, 'p', at=2)
         press(ben, 'f', at=2)
         press(ada, 'k', at=1)
-        wait_for(ada, 'Ben: failed', '.afb-body')
+        wait_for(ada, 'Ben: failed', '.afb-foot')
         for key in 'lhjk': press(ada, key)
         assert ada.locator('.jp-Notebook .jp-Cell').count() == cells  # no key reached JupyterLab
         press(ben, 'p', at=3)
@@ -277,7 +277,7 @@ def test_two_kernels_and_one_that_is_killed(browser, run, tmp_path):
         os.kill(pid, signal.SIGKILL)
         press(ada, 'j', at=2)
         press(ada, 'j', at=3)
-        wait_for(ada, 'Ben: failed', '.afb-body')
+        wait_for(ada, 'Ben: failed', '.afb-foot')
     with Store(run/'traces.db') as store:
         given = labels(store)
         given = given[(given.name == 'verdict') & given.call.isin(ids)]
