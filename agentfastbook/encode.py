@@ -108,7 +108,7 @@ def _join(parts):
     if not parts: return Tokens(np.zeros((0, 1), np.float32), np.zeros(0, int), np.zeros(0, int))
     return Tokens(*(np.concatenate([getattr(p, name) for p in parts]) for name in ('states', 'starts', 'ends')))
 
-# %% ../nbs/06_encode.ipynb #2547991f
+# %% ../nbs/06_encode.ipynb #6a096f91
 def _has_token_vectors(name):
     "Was the model made for late interaction (ColBERT and the like), not for one vector per text?"
     from sentence_transformers.util import load_file_path
@@ -126,9 +126,9 @@ def _load_model(name):
                             'give the name of a model that can be downloaded, or the folder of one') from e
 
 def token_encoder(
-    name_or_path:str|Path='answerdotai/answerai-colbert-small-v1', # ColBERT or sentence-transformers model, or its folder
+    name_or_path:str|Path='answerdotai/answerai-colbert-small-v1', # name or folder of a ColBERT or other model
 )->TokenEncoder: # loads the model when it is first used
     "An encoder of tokens for `LateInteraction`; needs the extra `late`."
     if find_spec('sentence_transformers') is None:
-        raise FastbookError("late interaction needs sentence-transformers 6 or newer: pip install 'agentfastbook[late]'")
+        raise FastbookError("token encoders need sentence-transformers 6: pip install 'agentfastbook[late]'")
     return TokenEncoder(str(name_or_path), _load_model)
