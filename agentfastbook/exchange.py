@@ -15,7 +15,7 @@ import pandas as pd
 
 from .core import FastbookError,content_id
 
-# %% ../nbs/26_exchange.ipynb #bd3ea872
+# %% ../nbs/26_exchange.ipynb #87daa75c
 JSON_COLUMNS = ('input','output','value','sampling','spans','content_spans') # JSON where a cell can only be text
 _NUMBERS = dict(seconds=float, usd=float, input_tokens=int, output_tokens=int, act=int, undone=None)
 
@@ -46,7 +46,7 @@ def write_table(
     path = Path(path)
     if path.suffix == '.jsonl':
         path.write_text(''.join(json.dumps(r, ensure_ascii=False)+'\n' for r in _rows(df)), encoding='utf-8')
-    elif path.suffix == '.csv': path.write_bytes(_encode(df).to_csv(index=False).encode('utf-8'))
+    elif path.suffix == '.csv': path.write_bytes(_encode(df).to_csv(index=False, lineterminator='\r\n').encode('utf-8'))
     elif path.suffix == '.parquet': _parquet(lambda: _encode(df).to_parquet(path, index=False))
     else: raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; name it so")
     return path
@@ -56,7 +56,7 @@ def _parquet(do):
     except ImportError: raise FastbookError("Parquet needs pyarrow: pip install 'agentfastbook[analysis]'") from None
 
 def _read_csv(path):
-    text = path.read_text(encoding='utf-8-sig')
+    text = path.read_bytes().decode('utf-8-sig') # not read_text, which changes line ends inside of texts
     df = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False) if text.strip() else pd.DataFrame()
     for name,kind in _NUMBERS.items():
         if name in df: df[name] = pd.Series([(kind or str)(v) if v else None for v in df[name]], df.index, dtype=object)
@@ -73,7 +73,7 @@ def read_table(
     try:
         if path.suffix == '.csv': return _decode(_read_csv(path))
         if path.suffix == '.parquet': return _decode(_parquet(lambda: pd.read_parquet(path)))
-        lines = path.read_text(encoding='utf-8').split('\n')
+        lines = path.read_bytes().decode('utf-8').split('\n')
         return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
     except ValueError as e: raise FastbookError(f"'{path.name}' can't be read: {e}") from None
 
