@@ -197,7 +197,7 @@ def replay(
         if change.act != 'undo' and number not in undone: state = _apply(state, change)
     return state
 
-# %% ../nbs/21_coding.ipynb #ec4c61e6
+# %% ../nbs/21_coding.ipynb #3f9a6a14
 def _read_changes(path):
     res = []
     for number,line in enumerate(path.read_text(encoding='utf-8').splitlines() if path.exists() else [], 1):
@@ -214,9 +214,9 @@ class Codebook:
     def __init__(self,
         path:str|Path|None=None, # a file of JSON lines, made if it is not there; None: in memory only
     ):
-        self.path,self.changes = Path(path) if path else None,[]
+        self.path,self.changes,self._last = Path(path) if path else None,[],(0, State({}, {}))
         self._refresh()
-        replay(self.changes)
+        self.state()
 
     def _refresh(self):
         if self.path: self.changes = _read_changes(self.path)
@@ -227,14 +227,16 @@ class Codebook:
         self._refresh()
         at = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
         change = Change(act, who, at, tuple(modes), to, tuple(notes), detail or {})
-        try: replay([*self.changes, change])
-        except FastbookError as e:
-            if act != 'undo': raise
-            problem = f"change {change.detail['number']} can't be undone, a later one needs it: {e}"
-            raise FastbookError(problem) from None
+        state = _apply(self.state(), change) if act != 'undo' else self._without(change)
         if self.path:
             with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(asdict(change))+'\n')
         self.changes.append(change)
+        self._last = len(self.changes),state
+
+    def _without(self, undo):
+        try: return replay([*self.changes, undo])
+        except FastbookError as e: problem = f"change {undo.detail['number']} can't be undone, a later one needs it: {e}"
+        raise FastbookError(problem)
 
     def add(self, who:str, *modes:Mode|str):
         "Add modes, such as `*CURATION`."
@@ -275,7 +277,9 @@ class Codebook:
 
     def state(self, until:int|str|None=None)->State:
         "What holds after all changes, the first few, or those up to some time."
-        return replay(self.changes, until)
+        if until is not None: return replay(self.changes, until)
+        if self._last[0] != len(self.changes): self._last = len(self.changes),replay(self.changes)
+        return self._last[1]
 
     def table(self, until:int|str|None=None)->pd.DataFrame:
         "A row for each note, person and mode."

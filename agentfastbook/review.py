@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['review_html', 'samplers', 'Review', 'review', 'review_trace', 'review_pair', 'save_reviews', 'afb_review']
 
-# %% ../nbs/20_review.ipynb #48f52b15
+# %% ../nbs/20_review.ipynb #fdcd01b9
 import agentfastbook,getpass,json,os,subprocess,sys
 from collections.abc import Callable,Mapping,Sequence
 from functools import cache,cached_property,partial
@@ -18,12 +18,13 @@ from .benchmark import Benchmark,load_benchmark
 from .store import Store
 from .labels import apply_reviews
 from .show import Html,page,visible
-from .views import Rows,call_rows,frame_rows,pair_rows,trace_rows,view_html
+from .views import Rows,frame_rows,view_html
+from .steps import call_rows,pair_rows,trace_rows
 from .sampling import (sample_different,sample_disagreements,sample_diverse,sample_failures,sample_random,
                                     sample_stratified,sample_uncertain)
 from .sitting import STEP_LABELS,Sitting,others_line
 
-# %% ../nbs/20_review.ipynb #38f741cd
+# %% ../nbs/20_review.ipynb #06f0d626
 def _said_html(sitting, id):
     "What the person and others say about a row."
     words = [f'{name} ({part}): {value}' if part else f'{name}: {value}'
@@ -33,11 +34,11 @@ def _said_html(sitting, id):
     lines += filter(None, (others_line(*o) for o in sorted(sitting.said.others.get(id, {}).items())))
     return ''.join(f'<p>{visible(line)}</p>' for line in lines)
 
-def _row_html(sitting, index, opened):
+def _row_html(sitting, index, opened, style):
     view,id = sitting._view(index),sitting._ids[index]
     verdict = {True:'passed', False:'failed'}.get(sitting.said.verdict(id), 'open')
     summary = f'<summary>{visible(view.title)} <span class="afb-quiet">{verdict}</span></summary>'
-    return f'<details{" open" if opened else ""}>{summary}{view_html(view)}{_said_html(sitting, id)}</details>'
+    return f'<details{" open" if opened else ""}>{summary}{view_html(view, style=style)}{_said_html(sitting, id)}</details>'
 
 def review_html(
     sitting:Sitting,
@@ -47,7 +48,7 @@ def review_html(
     "A sitting without a kernel."
     shown = sitting.order[sitting.at:sitting.at+rows]
     more = len(sitting.order)-len(shown)
-    body = ''.join(_row_html(sitting, i, n < opened) for n,i in enumerate(shown))
+    body = ''.join(_row_html(sitting, i, n < opened, n == 0) for n,i in enumerate(shown))
     rest = f'<p class="afb-quiet">{more:,} more rows</p>' if more else ''
     head = f'<p><b>{visible(sitting.progress)}</b> <span class="afb-quiet">{visible(sitting.annotator)}</span></p>'
     return Html(f'<div>{head}{body}{rest}</div>')
@@ -99,7 +100,7 @@ def samplers(
 def _stratified(table, n, seed, by): return sample_stratified(table, n, by, seed)
 def _uncertain(table, n, seed, by): return sample_uncertain(table, n, by)
 
-# %% ../nbs/20_review.ipynb #32c82b8e
+# %% ../nbs/20_review.ipynb #e1c5831a
 class Review:
     "A sitting with a widget; also a static page."
     def __init__(self,
@@ -136,7 +137,7 @@ class Review:
                    seed=w.IntText(value=42, description='seed', **wide('8rem')),
                    draw=w.Button(description='Draw', tooltip='Draw the sample', layout=dict(width='5rem')),
                    filter=w.Text(placeholder=hint, description='Filter', continuous_update=False, **wide('18rem')),
-                   progress=w.IntProgress(value=0, max=size, layout=dict(width='100%', height='8px')))
+                   progress=w.IntProgress(value=0, max=size, layout=dict(width='10rem')))
         bar['draw'].on_click(lambda _: self.draw())
         bar['filter'].observe(lambda change: self._filter(change['new']), 'value')
         return bar
@@ -247,13 +248,14 @@ def save_reviews(
     os.replace(temporary, path)
     return sum('reviewed' in c for q in data['questions'] for c in q['answer_context']+q.get('question_context', []))
 
-# %% ../nbs/20_review.ipynb #07eb7180
+# %% ../nbs/20_review.ipynb #eab29544
 def _voila(options, port, browser):
     "The command line and environment that serve a review."
     if find_spec('voila') is None:
         raise FastbookError("afb_review needs Voila; install it with `pip install 'agentfastbook[review]'`, "
                             "or use `agentfastbook.review.review` in a notebook")
-    command = [sys.executable, '-m', 'voila', str(_STATIC/'review.ipynb'), '--Voila.ip=127.0.0.1', f'--port={port}']
+    command = [sys.executable, '-m', 'voila', str(_STATIC/'review.ipynb'), '--Voila.ip=127.0.0.1',
+               '--Voila.log_level=ERROR', f'--port={port}']
     return command+([] if browser else ['--no-browser']),{**os.environ, 'AFB_REVIEW': json.dumps(options)}
 
 @call_parse
