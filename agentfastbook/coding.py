@@ -6,9 +6,10 @@
 __all__ = ['STEPS', 'OPEN_CODES', 'FIRST', 'KINDS', 'CURATION', 'MAST', 'ACTS', 'open_codes', 'mark_first', 'Mode', 'Change',
            'State', 'replay', 'Codebook']
 
-# %% ../nbs/21_coding.ipynb #a65d6847
+# %% ../nbs/21_coding.ipynb #a4091c29
 import json
 from collections.abc import Iterable,Sequence
+from contextlib import contextmanager
 from dataclasses import asdict,dataclass,field,replace
 from datetime import datetime,timezone
 from pathlib import Path
@@ -197,7 +198,7 @@ def replay(
         if change.act != 'undo' and number not in undone: state = _apply(state, change)
     return state
 
-# %% ../nbs/21_coding.ipynb #3f9a6a14
+# %% ../nbs/21_coding.ipynb #c08ccd77
 def _read_changes(path):
     res = []
     for number,line in enumerate(path.read_text(encoding='utf-8').splitlines() if path.exists() else [], 1):
@@ -208,6 +209,21 @@ def _read_changes(path):
             problem = f"line {number} of the codebook '{path.name}' is no change ({e}); mend or remove it"
             raise FastbookError(problem) from None
     return res
+
+@contextmanager
+def _appending(path):
+    "The file, open and locked; None if there is none."
+    if path is None: yield None; return
+    try: file = open(path, 'a', encoding='utf-8')
+    except OSError as e:
+        raise FastbookError(f"can't write the codebook '{path.name}': {e.strerror}; give a file that may be written "
+                            "to, in a folder that is there") from None
+    with file:
+        try:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except ImportError: pass # Windows has other locks: there, only one program at a time may write
+        yield file
 
 class Codebook:
     "Failure modes and the notes that belong to them, with history."
@@ -222,21 +238,21 @@ class Codebook:
         if self.path: self.changes = _read_changes(self.path)
 
     def _do(self, who, act, modes=(), to='', notes=(), detail=None):
-        "Check a change, then keep it."
+        "Check a change, then keep it; nobody else writes in between."
         if not who.strip(): raise FastbookError("who is empty; give a name, as only people code notes")
-        self._refresh()
-        at = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
-        change = Change(act, who, at, tuple(modes), to, tuple(notes), detail or {})
-        state = _apply(self.state(), change) if act != 'undo' else self._without(change)
-        if self.path:
-            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(asdict(change))+'\n')
+        with _appending(self.path) as file:
+            self._refresh()
+            at = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
+            change = Change(act, who, at, tuple(modes), to, tuple(notes), detail or {})
+            state = _apply(self.state(), change) if act != 'undo' else self._without(change)
+            if file: file.write(json.dumps(asdict(change))+'\n')
         self.changes.append(change)
         self._last = len(self.changes),state
 
     def _without(self, undo):
         try: return replay([*self.changes, undo])
-        except FastbookError as e: problem = f"change {undo.detail['number']} can't be undone, a later one needs it: {e}"
-        raise FastbookError(problem)
+        except FastbookError as e: problem = str(e)
+        raise FastbookError(f"change {undo.detail['number']} can't be undone, a later one needs it: {problem}")
 
     def add(self, who:str, *modes:Mode|str):
         "Add modes, such as `*CURATION`."

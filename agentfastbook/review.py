@@ -24,7 +24,7 @@ from .sampling import (sample_different,sample_disagreements,sample_diverse,samp
                                     sample_stratified,sample_uncertain)
 from .sitting import STEP_LABELS,Sitting,others_line
 
-# %% ../nbs/20_review.ipynb #06f0d626
+# %% ../nbs/20_review.ipynb #7cdf8018
 def _said_html(sitting, id):
     "What the person and others say about a row."
     words = [f'{name} ({part}): {value}' if part else f'{name}: {value}'
@@ -38,7 +38,8 @@ def _row_html(sitting, index, opened, style):
     view,id = sitting._view(index),sitting._ids[index]
     verdict = {True:'passed', False:'failed'}.get(sitting.said.verdict(id), 'open')
     summary = f'<summary>{visible(view.title)} <span class="afb-quiet">{verdict}</span></summary>'
-    return f'<details{" open" if opened else ""}>{summary}{view_html(view, style=style)}{_said_html(sitting, id)}</details>'
+    shown = view_html(view, style=style)
+    return f'<details{" open" if opened else ""}>{summary}{shown}{_said_html(sitting, id)}</details>'
 
 def review_html(
     sitting:Sitting,

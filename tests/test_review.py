@@ -25,7 +25,8 @@ from agentfastbook.review import Review, review, review_html, review_pair, revie
 from agentfastbook.sampling import sample_random, sample_stratified
 from agentfastbook.sitting import Sitting
 from agentfastbook.store import Call, Item, Store
-from agentfastbook.views import call_rows, differences, frame_rows, pair_rows, trace_rows, view_html
+from agentfastbook.steps import call_rows, differences, pair_rows, trace_rows
+from agentfastbook.views import frame_rows, view_html
 
 
 @pytest.fixture(scope='module')

@@ -25,7 +25,8 @@ from agentfastbook.labels import labels, notes, reviewed_spans
 from agentfastbook.pipeline import curate
 from agentfastbook.sitting import Sitting
 from agentfastbook.store import Store
-from agentfastbook.views import call_rows, frame_rows
+from agentfastbook.steps import call_rows
+from agentfastbook.views import frame_rows
 
 CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium')
 STATIC = ROOT/'agentfastbook'/'static'
