@@ -151,14 +151,15 @@ def evaluate_extraction(
     tables = {name: score_extraction(made, aligned=True) for name,made in items.items()}
     return pd.concat(tables, names=['engine','row']).reset_index('engine').reset_index(drop=True)
 
-# %% ../nbs/17_evaluate.ipynb #0486d0e9
+# %% ../nbs/17_evaluate.ipynb #2897d18c
 def evaluate_labels(
     path:str|Path, # JSON list of labelled answers, in the layout of evals-haiku-3.5.json
 )->pd.DataFrame: # label, decisions, given by hand, given automatically, kappa
     "Agreement of the automatic labels with a person's, by label and over all."
     try: rows = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
-        raise FastbookError(f"can't read the labels '{path}': {e}; give a file in the layout of evals-haiku-3.5.json") from e
+        raise FastbookError(f"can't read the labels '{path}': {e}; "
+                            "give a file in the layout of evals-haiku-3.5.json") from e
     theirs,ours = {name: [] for name in (*LABELS, 'missing')},{name: [] for name in (*LABELS, 'missing')}
     for row in rows:
         gold,predicted = row['ground_truth_components'],row['haiku_components']
