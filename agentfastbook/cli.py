@@ -16,7 +16,7 @@ from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
 
-# %% ../nbs/40_cli.ipynb #f9c57c95
+# %% ../nbs/40_cli.ipynb #ea19f3eb
 @contextmanager
 def _plain_errors():
     "Print our own errors as one line and leave with status 2; Ctrl-C leaves with status 130."
@@ -33,30 +33,32 @@ def _files(book, benchmark):
 
 def _load(book, benchmark):
     book,benchmark = _files(book, benchmark)
-    if benchmark is None: raise FastbookError("a book without a benchmark can't be measured; give --benchmark FILE, too")
+    if benchmark is None:
+        raise FastbookError("a book without a benchmark can't be measured; give --benchmark FILE, too")
     return read_book(book),load_benchmark(benchmark)
 
 def _show(table, digits=3):
     with pd.option_context('display.width', 250, 'display.max_columns', None, 'display.max_colwidth', 60):
         print(table.round(digits).to_string(index=False))
 
-# %% ../nbs/40_cli.ipynb #084496cc
-def _index(late):
-    "BM25, or BM25 with late interaction; the encoder is loaded when it is first used."
-    from agentfastbook.retrieve import BM25,hybrid
-    return partial(hybrid, encoder=_encoder(late)) if late else BM25
-
+# %% ../nbs/40_cli.ipynb #40057b51
 def _encoder(late):
+    "The token encoder for the option --late; it loads its model when it is first used."
     from agentfastbook.encode import token_encoder
     return token_encoder(late) if late else None
 
-def _engines(granularity, late, max_tokens, k):
+def _index(encoder):
+    "BM25, or with an encoder BM25 and late interaction."
+    from agentfastbook.retrieve import BM25,hybrid
+    return partial(hybrid, encoder=encoder) if encoder else BM25
+
+def _engines(granularity, encoder, max_tokens, k):
     "The engines for the options of `afb_curate`."
     from agentfastbook.decompose import RuleDecomposer
     from agentfastbook.retrieve import Retriever
     from agentfastbook.extract import RuleExtractor
-    return dict(decompose=RuleDecomposer(granularity), retrieve=Retriever(_index(late), max_tokens, k),
-                extract=RuleExtractor(_encoder(late)))
+    return dict(decompose=RuleDecomposer(granularity), retrieve=Retriever(_index(encoder), max_tokens, k),
+                extract=RuleExtractor(encoder))
 
 @call_parse
 def afb_curate(
@@ -74,13 +76,13 @@ def afb_curate(
     from agentfastbook.pipeline import curate
     with _plain_errors(), (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor:
         book,benchmark = _files(book, benchmark)
-        done = curate(book, benchmark, out, executor=executor, **_engines(granularity, late, max_tokens, k))
+        done = curate(book, benchmark, out, executor=executor, **_engines(granularity, _encoder(late), max_tokens, k))
         print(done.summary)
         for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
         print(f"look at {Path(out)/'report.html'}")
         if done.errors: sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #0488648c
+# %% ../nbs/40_cli.ipynb #87e4b0bc
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
     ('SQLite BM25, keywords by hand', .515, .863, .505, .858), ('bge-small-en-v1.5', .452, .834, .436, .808),
     ('ColBERTv2', .589, .888, .563, .873), ('answerai-colbert-small-v1', .576, .878, .573, .866),
@@ -101,10 +103,10 @@ _BUDGETS = [f'Recall at {n} tokens' for n in (500, 1000, 2000, 5000)]
 _ASKED = {'question': ['MRR@10','Recall@10','MRR@10, findable','Recall@10, findable'],
           'component': ['MRR@10, findable','Recall@10, findable','Recall@5, findable']}
 
-def _print_retrieval(questions, chapters, late, max_tokens):
+def _print_retrieval(questions, chapters, encoder, max_tokens):
     "The two retrieval tables: what asks is the question, or question and component."
     from agentfastbook.evaluate import evaluate_retrieval
-    indexes = {'BM25': _index(None), **({'BM25 and late interaction': _index(late)} if late else {})}
+    indexes = {'BM25': _index(None), **({'BM25 and late interaction': _index(encoder)} if encoder else {})}
     for query,measures in _ASKED.items():
         print(f'\nRetrieval, passages of {max_tokens} tokens, asked with the {query}')
         table = evaluate_retrieval(questions, chapters, indexes, max_tokens, query)
@@ -122,14 +124,15 @@ def afb_benchmark(
     from agentfastbook import evaluate as e
     with _plain_errors():
         chapters,questions = _load(book, benchmark)
-        engines = _engines('standard', late, 200, 5)
+        encoder = _encoder(late)
+        engines = _engines('standard', encoder, 200, 5)
         print(f'{len(questions)} questions of {len(chapters)} chapters\n\nContexts broken by passage borders')
         _show(e.evaluate_passages(questions, chapters))
         print('\nDecomposition')
         measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
         _show(_wide(e.evaluate_decomposition(questions), measures, ('engine','questions')))
         if labels: print('\nAutomatic labels'); _show(e.evaluate_labels(labels))
-        _print_retrieval(questions, chapters, late, max_tokens)
+        _print_retrieval(questions, chapters, encoder, max_tokens)
         if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
         print('\nWhat the pipeline reads')
         _show(e.evaluate_reading(questions, chapters, retrieve=engines['retrieve']))

@@ -19,8 +19,8 @@ from .store import Store
 from .prompts import PromptRepo,word_diff
 from .provenance import find_call,kept_parts
 
-# %% ../nbs/09_shorten.ipynb #ac994584
-SAME = .75 # share of common words from which a sentence repeats another
+# %% ../nbs/09_shorten.ipynb #ff7c72ba
+SAME = .6 # share of common words from which a sentence repeats another
 _NEGATIONS = {'no','not','never','nothing','without','only','except',"don't"}
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def propose_cuts(
     found = [(i, next((j for j in range(i) if _repeats(texts[i], texts[j])), None)) for i in range(len(units))]
     cuts = [Cut('an example', e, example=i) for i,e in enumerate(prompt.examples)]
     for run in _runs([(i, j) for i,j in found if j is not None]):
-        spans = tuple(units[i] for i,_ in run)
+        first,last = run[0][0],run[-1][0]
+        between = body[units[first-1].end:units[first].start] if first else '{{'
+        if texts[first-1].endswith(':') and '{{' not in between: first -= 1 # the heading of a list goes with the list
+        spans = tuple(units[first:last+1])
         line = prompt.line+body.count('\n', 0, units[run[0][1]].start)
         cuts.append(Cut(f'repeats line {line}', '\n'.join(s.of(body) for s in spans), spans))
     return sorted(cuts, key=lambda c: -estimate_tokens(c.text))
@@ -68,12 +71,11 @@ def apply_cuts(
     body,gone = prompt.body,{c.example for c in cuts}
     for span in sorted((s for c in cuts for s in c.spans), reverse=True): body = body[:span.start]+body[span.end:]
     examples = tuple(e for i,e in enumerate(prompt.examples) if i not in gone)
-    if cuts: body = re.sub(r'\n[ \t]*-[ \t]*(?=\n|\Z)', '', body)
-    if cuts: body = re.sub(r'\n{3,}', '\n\n', body).rstrip('\n')+'\n'*body.endswith('\n')
     if not examples: body = body.replace('{{examples}}', '')
+    if cuts: body = re.sub(r'\n{3,}', '\n\n', re.sub(r'[ \t]+(?=\n)', '', body)).rstrip('\n')+'\n'
     return replace(prompt, body=body, examples=examples)
 
-# %% ../nbs/09_shorten.ipynb #fa2850eb
+# %% ../nbs/09_shorten.ipynb #75fb8c4e
 _FEWEST = 10 # questions; with fewer, a t test is a guess
 
 @dataclass(frozen=True)
@@ -101,16 +103,17 @@ def prove_non_inferior(
     "A paired, one-sided t test of non-inferiority."
     from scipy import stats
     if len(old) != len(new) or len(old) < _FEWEST:
-        raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to both "
-                            f"prompts, at least {_FEWEST} of them")
-    if not margin > 0: raise FastbookError(f"the margin is {margin:g}, but must be above 0: say how much worse is no matter")
+        raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to "
+                            f"both prompts, at least {_FEWEST} of them")
+    if not margin > 0:
+        raise FastbookError(f"the margin is {margin:g}, but must be above 0: say how much worse is no matter")
     d = np.asarray(new, float)-np.asarray(old, float)
     n,changed = len(d),int((d != 0).sum())
     bound = d.mean()-stats.t.ppf(1-alpha, n-1)*d.std(ddof=1)/n**.5
     unseen = 0. if changed else 1-alpha**(1/n)
     return Proof(bool(bound > -margin), float(d.mean()), float(bound), margin, n, changed, unseen)
 
-# %% ../nbs/09_shorten.ipynb #2e4a1309
+# %% ../nbs/09_shorten.ipynb #bf91f1c3
 @dataclass(frozen=True)
 class Shortening:
     "A prompt, a shorter one if one was proven, and all attempts."
@@ -121,7 +124,8 @@ class Shortening:
     share:float # of the prompt's own tokens, 0..1
 
     def _repr_html_(self):
-        words = f'{self.saved} tokens saved on each call, {self.share:.0%} of the prompt.' if self.saved else 'No: the prompt stays.'
+        words = f'{self.saved} tokens saved on each call, {self.share:.0%} of the prompt.'
+        if not self.saved: words = 'No: the prompt stays.'
         diff = word_diff(self.old.markdown(), self.new.markdown())
         return f'<p>{escape(words)}</p>{self.attempts.to_html(index=False, escape=True, float_format="%.3f")}'\
             f'<div style="white-space:pre-wrap">{diff}</div>'
@@ -162,7 +166,7 @@ def shorten(
     table = pd.DataFrame(rows, columns=['cut','saved','difference','bound','accepted'])
     return Shortening(prompt, new, table, saved, saved/max(prompt_tokens(prompt), 1))
 
-# %% ../nbs/09_shorten.ipynb #4479f2eb
+# %% ../nbs/09_shorten.ipynb #3f21e598
 _QUOTE = 5 # words; shorter runs are in common by chance
 
 def _is_quoted(passage, reply):
@@ -182,8 +186,8 @@ def unused_passages(
         if call is None: raise FastbookError(f"call '{id}' is not in the store '{store.path.name}'; see store.calls()")
         for p in kept_parts(repo, call.input.get('parts', [])):
             if p.kind != 'passage': continue
-            row = seen.setdefault(p.text, dict(**{k: p.source.get(k) for k in ('chapter','start','end')}, calls=0, used=0,
-                                               tokens=estimate_tokens(p.text), text=p.text))
+            where = {k: p.source.get(k) for k in ('chapter','start','end')}
+            row = seen.setdefault(p.text, dict(where, calls=0, used=0, tokens=estimate_tokens(p.text), text=p.text))
             row.update(calls=row['calls']+1, used=row['used']+_is_quoted(p.text, call.raw))
     rows = sorted((r for r in seen.values() if not r['used']), key=lambda r: -r['calls']*r['tokens'])
     return pd.DataFrame(rows, columns=['chapter','start','end','calls','tokens','text'])

@@ -19,7 +19,7 @@ from .matching import label_components
 from .retrieve import _function_words,terms
 from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows,view_html
 
-# %% ../nbs/18_steps.ipynb #a79e69d9
+# %% ../nbs/18_steps.ipynb #caef9c17
 class Source:
     "Where views find what belongs to a call."
     def __init__(self,
@@ -34,6 +34,12 @@ class Source:
         found = self.store._rows('''select call.* from item_call join call on call.id=call
             where item=? order by position''', item)
         return [{**c, 'input': json.loads(c['input']), 'output': json.loads(c['output'])} for c in found]
+
+    def content(self, item): # item's id -> content id of all outputs of its calls
+        "What the person saw, in 16 digits."
+        rows = self.store._rows("""select output from item_call join call on call.id=item_call.call
+            where item=? order by position""", item)
+        return content_id([r['output'] for r in rows])
 
     def gold_spans(self, name, chapter): # question's name, chapter's content id
         "The contexts that a person curated for a question, found in the chapter."
@@ -192,7 +198,7 @@ def call_rows(
         return replace(_VIEWS.get(step, call_view)(source, table['name'][i], call, calls), content=content(i))
     return Rows(table, show, content)
 
-# %% ../nbs/18_steps.ipynb #eb2fe257
+# %% ../nbs/18_steps.ipynb #f2822bdf
 def _trace_panels(source, name, calls):
     for call in calls:
         if call['step'] == 'decompose':
@@ -235,8 +241,7 @@ def trace_view(
     facts = [(f"{n+1} {c['step']}", line(c)) for n,c in enumerate(calls)]
     if error: facts.insert(0, ('error', error))
     parts = tuple(Part(f'call {n+1}', _in_short(c)) for n,c in enumerate(calls))
-    return View(item, name, tuple(_trace_panels(source, name, calls)), parts, tuple(facts),
-                content_id([c['output'] for c in calls]))
+    return View(item, name, tuple(_trace_panels(source, name, calls)), parts, tuple(facts), source.content(item))
 
 def trace_rows(
     store:Store,
@@ -252,7 +257,7 @@ def trace_rows(
         columns=['id','name','error','text'])
     table['chapter'],table['text'] = table['name'].str.split('/').str[0],table['text'].fillna('')
     def show(i): return trace_view(source, table['name'][i], table.id[i], table.error[i])
-    return Rows(table, show, lambda i: show(i).content)
+    return Rows(table, show, lambda i: source.content(table.id[i]))
 
 # %% ../nbs/18_steps.ipynb #fee6da1c
 def _result(source, call):

@@ -64,7 +64,8 @@ function render({ model, el }) {
   el.setAttribute('role', 'region')
   el.setAttribute('aria-label', 'Review. Press question mark for the keys.')
   el.dataset.lmSuppressShortcuts = 'true'
-  const head = make('div', { class: 'afb-head' }), foot = make('div', { class: 'afb-foot' })
+  const head = make('div', { class: 'afb-head', role: 'status', 'aria-live': 'polite', 'aria-atomic': 'true' })
+  const foot = make('div', { class: 'afb-foot' })
   const body = make('div', { class: 'afb-body' })
   const note = make('textarea', { class: 'afb-note', rows: 3, 'aria-label': 'note', hidden: true,
     placeholder: 'What do you notice? Enter saves, Escape leaves' })
