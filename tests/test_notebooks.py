@@ -58,6 +58,8 @@ def test_notebook_is_clean(path):
     assert str(ROOT) not in text, 'the path of the checkout'
     assert not [output for output in outputs(path) if output['output_type'] == 'error']
     assert not (found := RANDOM_ID.search(json.dumps(outputs(path)))), f'changes with every run: {found[0]}'
+    assert 'widget-view+json' not in json.dumps(outputs(path)), 'a live widget shows nothing later: show its HTML'
+    assert 'widgets' not in read(path)['metadata'], 'state of live widgets'
     assert all(cell.get('execution_count') is None for cell in read(path)['cells']), 'run nbdev_clean'
 
 
