@@ -222,3 +222,58 @@ def test_keys_never_reach_the_repository(tmp_path, monkeypatch):
     assert repo.log().empty
     objects = [p for p in (tmp_path/'prompts'/'.git'/'objects').rglob('*') if p.is_file()]
     assert objects == []
+
+
+def test_git_merges_what_the_library_conflicts(tmp_path):
+    "The text with conflict marks is Git's own."
+    path = tmp_path/'prompts'
+    repo = PromptRepo(path, author='Ada')
+    write(path, 'a', 'one', 'two', 'three')
+    repo.commit('start')
+    repo.branch('side')
+    write(path, 'a', 'one', 'two at home', 'three')
+    repo.commit('home')
+    repo.switch('side')
+    write(path, 'a', 'one', 'two at the side', 'three')
+    repo.commit('side')
+    repo.switch('main')
+    ours = repo.merge('side').conflicts[0]
+    repo.abort()
+    assert git(path, 'status', '--porcelain') == ''
+    subprocess.run(['git', '-C', str(path), 'merge', 'side'], capture_output=True, env=ENVIRONMENT)
+    assert [c.name for c in repo.conflicts()] == ['a']
+    theirs = (path/'a.md').read_text(encoding='utf-8')
+    marks = [line for line in theirs.splitlines() if not line.startswith(('<<<<<<<', '>>>>>>>'))]
+    assert marks == [line for line in ours.text.splitlines() if not line.startswith(('<<<<<<<', '>>>>>>>'))]
+    repo.resolve('a', theirs.replace('<<<<<<< HEAD\n', '').replace('=======\n', '').replace('>>>>>>> side\n', ''))
+    merged = repo.commit('both')
+    assert git(path, 'log', '-1', '--format=%P').split() == [str(p.id) for p in repo._commit_of(merged).parents]
+    assert len(repo._commit_of(merged).parents) == 2
+
+
+def test_a_conflict_where_one_side_deleted(tmp_path):
+    path = tmp_path/'prompts'
+    repo = PromptRepo(path, author='Ada')
+    write(path, 'a', 'one')
+    write(path, 'b', 'stays')
+    repo.commit('start')
+    repo.branch('side')
+    (path/'a.md').unlink()
+    repo.commit('delete')
+    repo.switch('side')
+    write(path, 'a', 'changed')
+    repo.commit('change')
+    repo.switch('main')
+    found = repo.merge('side').conflicts[0]
+    assert (found.name, found.ours) == ('a', '') and 'changed' in found.theirs
+    repo.resolve('a', found.theirs)
+    repo.commit('keep it')
+    assert 'changed' in repo.read('a', 'HEAD').body
+    assert git(path, 'status', '--porcelain') == ''
+
+
+def test_a_bare_repository_is_refused(tmp_path):
+    git(tmp_path, 'init', '-q', '--bare', 'bare')
+    with pytest.raises(FastbookError, match='is bare; clone it'): PromptRepo(tmp_path/'bare')
+    (tmp_path/'file').write_text('x', encoding='utf-8')
+    with pytest.raises(FastbookError, match='not a Git repository'): PromptRepo(tmp_path/'file')
