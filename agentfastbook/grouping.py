@@ -208,7 +208,7 @@ _KEYS = {'j':lambda s,t: _move(s, 1), 'k':lambda s,t: _move(s, -1), 'g':_next_op
          'A':_accept, 'n':_new, 'r':_rename, 'm':_merge, 'x':_mark, 's':_split, '/':_filter,
          'c':lambda s,t: _filter(s, ''), '?':_help, 'u':lambda s,t: s.codebook.undo(s.who)}
 
-# %% ../nbs/23_grouping.ipynb #ba1f21a9
+# %% ../nbs/23_grouping.ipynb #0c2a0258
 def _html(self):
     "The note in view, its modes, and the keys."
     if not len(self.codes): return Html('<p>No notes.</p>')
@@ -220,7 +220,7 @@ def _html(self):
     place = f'note {self.shown.index(self.at)+1} of {len(self.shown)}'
     facts = [self.progress, place + ' found'*bool(self.words)]
     facts += ['no failure ✓']*(NO_FAILURE in mine) + [f'{len(self.marked)} marked']*bool(self.marked)
-    if found: facts.append(f'suggested with {len(found.notes)-1} others: {found.name}')
+    if found: facts.append(f'in a suggested group of {len(found.notes)}: {found.name}')
     return Html(f'<div role="group" aria-label="grouping notes"><p>{visible(" · ".join(facts))}</p>'
                 f'<p><b>{visible(head)}</b></p>'
                 f'<blockquote style="white-space:pre-wrap">{visible(row["text"])}</blockquote>'
