@@ -85,7 +85,7 @@ def pivot_modes(
     wide['total'] = coded.groupby(rows)['item'].nunique()
     return wide.sort_values('total', ascending=False, kind='stable').rename_axis(columns=None)
 
-# %% ../nbs/24_counting.ipynb #72138502
+# %% ../nbs/24_counting.ipynb #3f5c550f
 def agreement_by_mode(
     table:pd.DataFrame, # as from `Codebook.table`
     first:str, # one person
@@ -97,13 +97,14 @@ def agreement_by_mode(
     if missing := [who for who in (first, second) if who not in given]:
         raise FastbookError(f"{missing[0]!r} has coded nothing; there are codes by {', '.join(given) or 'nobody'}")
     both = sorted({n for n,_ in given[first]} & {n for n,_ in given[second]})
-    if not both: raise FastbookError(f"{first!r} and {second!r} have coded no note in common; have both code some of them")
+    if not both:
+        raise FastbookError(f"{first!r} and {second!r} have coded no note in common; have both code some of them")
     rows = []
     for mode in table['mode'].drop_duplicates():
         a,b = ([(n, mode) in given[who] for n in both] for who in (first, second))
         if any(a) or any(b):
             k = kappa(a, b, seed=seed)
-            rows.append(dict(mode=mode, notes=len(both), first=sum(a), second=sum(b), kappa=k.value, low=k.low, high=k.high))
+            rows.append((mode, len(both), sum(a), sum(b), k.value, k.low, k.high))
     return pd.DataFrame(rows, columns=['mode','notes','first','second','kappa','low','high'])
 
 # %% ../nbs/24_counting.ipynb #b2a1d230

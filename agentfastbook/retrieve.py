@@ -182,7 +182,7 @@ def show_ranked(
         html.append(f'<p><b>{i}</b> · {r.score:.2f} · <small>{visible(path)}</small></p>{highlight(text, marks)}')
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
-# %% ../nbs/11_retrieve.ipynb #47232df2
+# %% ../nbs/11_retrieve.ipynb #e401dd31
 def _save(folder, arrays):
     "Write arrays into a new folder that appears complete or not at all."
     try:
@@ -215,11 +215,11 @@ class LateInteraction(_Index):
         passages:list[Passage], # of one chapter; plain strings will do
         encoder:Any, # gives texts their `Tokens`, see `token_encoder`
         cache_dir:str|Path|None=None, # folder to keep indexes in; None: in memory only
-        sharpness:float=20., # > 0; the higher, the less do tokens count that are not the nearest
+        sharpness:float|None=20., # 1..40; the higher, the less count tokens that are not the nearest; None: not at all
         block_weight:float=1., # of the best single block of a passage
     ):
-        if not sharpness > 0:
-            raise FastbookError(f'sharpness is {sharpness}, but it must be more than 0; 20 is a good value')
+        if sharpness is not None and not 1 <= sharpness <= 40:
+            raise FastbookError(f'sharpness is {sharpness}, but it must be 1 to 40, or None for the nearest token alone')
         self.passages,self.encoder,self.sharpness,self.block_weight = list(passages),encoder,sharpness,block_weight
         folder = cache_dir and Path(cache_dir)/content_id('late 1', encoder.name, [_text(p) for p in self.passages])
         arrays = None if folder and folder.exists() else _encode(self.passages, encoder)
@@ -260,17 +260,23 @@ class LateInteraction(_Index):
         weights = np.array([np.log(1+(n-self._with_word[w]+.5)/(self._with_word[w]+.5)) for _,w in kept])
         return np.asarray(tokens.states)[[i for i,_ in kept]],weights/max(weights.sum(), 1e-9)
 
+    def _similar(self, states):
+        "For each block and each passage with tokens: how near it comes to each of `states`."
+        near = self.states @ states.T # (tokens, query tokens)
+        if self.sharpness is None:
+            blocks = np.maximum.reduceat(near, self._firsts, axis=0)
+            return blocks,np.maximum.reduceat(blocks, self._first_blocks, axis=0)
+        blocks = np.add.reduceat(np.exp(self.sharpness*(near-1)), self._firsts, axis=0)
+        return [1+np.log(sums)/self.sharpness for sums in (blocks, np.add.reduceat(blocks, self._first_blocks, axis=0))]
+
     def _score(self, query):
         scores,matched = np.zeros(len(self.passages)),np.zeros(len(self.passages), dtype=bool)
         states,weights = self._query(query) if len(self._firsts) else ([], [])
         if not len(states): return scores,matched
-        near = np.exp(self.sharpness*(self.states @ states.T - 1)) # (tokens, query tokens)
-        near = np.add.reduceat(near, self._firsts, axis=0) # (blocks, query tokens)
-        smooth = lambda sums: (np.log(np.maximum(sums, 1e-30))/self.sharpness + 1) @ weights
-        best = np.full(len(scores), -np.inf)
-        np.maximum.at(best, self._owners, smooth(near))
-        at,whole = self._with_tokens,smooth(np.add.reduceat(near, self._first_blocks, axis=0))
-        scores[at],matched[at] = whole + self.block_weight*best[at],True
+        blocks,whole = self._similar(states)
+        best,at = np.full(len(scores), -np.inf),self._with_tokens
+        np.maximum.at(best, self._owners, blocks @ weights)
+        scores[at],matched[at] = whole @ weights + self.block_weight*best[at],True
         return scores,matched
 
 # %% ../nbs/11_retrieve.ipynb #52bd74f2

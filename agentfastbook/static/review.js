@@ -32,6 +32,7 @@ function make(tag, attributes = {}, ...children) {
 const layer = group => group === 'edit' ? 'linear-gradient(hsla(300, 90%, 50%, .45) 0 0)'
   : `linear-gradient(hsla(${HUES[group % HUES.length]}, 90%, 55%, .3) 0 0)`
 
+const begin = text => [...text].length > 180 ? `${[...text].slice(0, 180).join('')}…` : text
 const hasPairs = text => /[\ud800-\udfff]/.test(text)
 const toPoints = (text, unit) => hasPairs(text) ? [...text.slice(0, unit)].length : unit
 function unitsOf(text) { // code point -> index in the JavaScript string
@@ -121,7 +122,7 @@ function render({ model, el }) {
     const labels = part.labels.map(label => make('span',
       { class: `afb-label ${label.suggested ? 'afb-suggested' : ''}` }, label.name + (label.suggested ? '?' : '')))
     return make('li', { class: current ? 'afb-current' : null, 'aria-current': current ? 'true' : null,
-      onclick: () => send({ kind: 'part', part: i }) }, make('span', { dir: 'auto' }, part.title), ...labels,
+      onclick: () => send({ kind: 'part', part: i }) }, make('span', { dir: 'auto' }, begin(part.title)), ...labels,
       part.note ? make('q', { class: 'afb-quiet', dir: 'auto' }, part.note) : null)
   }
 
