@@ -166,7 +166,7 @@ def shorten(
     table = pd.DataFrame(rows, columns=['cut','saved','difference','bound','accepted'])
     return Shortening(prompt, new, table, saved, saved/max(prompt_tokens(prompt), 1))
 
-# %% ../nbs/09_shorten.ipynb #3f21e598
+# %% ../nbs/09_shorten.ipynb #62016e69
 _QUOTE = 5 # words; shorter runs are in common by chance
 
 def _is_quoted(passage, reply):
@@ -184,7 +184,7 @@ def unused_passages(
     for id in ids:
         call = find_call(store, id)
         if call is None: raise FastbookError(f"call '{id}' is not in the store '{store.path.name}'; see store.calls()")
-        for p in kept_parts(repo, call.input.get('parts', [])):
+        for p in kept_parts(repo, call.input['parts']) if 'parts' in call.input else []:
             if p.kind != 'passage': continue
             where = {k: p.source.get(k) for k in ('chapter','start','end')}
             row = seen.setdefault(p.text, dict(where, calls=0, used=0, tokens=estimate_tokens(p.text), text=p.text))

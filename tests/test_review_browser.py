@@ -225,6 +225,22 @@ def test_a_sitting_of_25_items_by_keys_only(browser, run, tmp_path):
     assert rows_of(run/'traces.db', 'select count(*) from act where undone is not null') == [(2,)]
 
 
+@needs_browser
+@needs('axe_playwright_python')
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_screen_readers_find_names_roles_and_contrast(browser, run, scheme):
+    "The rules of axe-core, without those about whole pages."
+    from axe_playwright_python.sync_playwright import Axe
+    sitting = Sitting(call_rows(Store(run/'traces.db'), 'extract'), Store(run/'traces.db'), 'Cleo', ['too long'])
+    with page_of(browser, color_scheme=scheme) as page:
+        open_pane(page, [sitting.state()])
+        page.evaluate('scheme => { document.documentElement.style.colorScheme = scheme; document.title = "Review" }', scheme)
+        page.locator('.afb').focus()
+        for key in '?n': page.keyboard.press(key)
+        found = Axe().run(page).response['violations']
+        assert [v['help'] for v in found if v['id'] not in ('html-has-lang', 'landmark-one-main', 'page-has-heading-one')] == []
+
+
 NOTEBOOK = '''from agentfastbook.review import review
 opened = review({source!r}, 'decompose', annotator={annotator!r}, benchmark={benchmark!r})
 import os
