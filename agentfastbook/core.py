@@ -116,12 +116,12 @@ def _index(text):
     for w in words: starts.append(at); at += len(w)+1
     return _Index(folded, [m.span() for m in found], words, '\0'+'\0'.join(words)+'\0', starts)
 
-# %% ../nbs/00_core.ipynb #262af7c4
+# %% ../nbs/00_core.ipynb #c6518992
 def _widen(quote, index, first, last):
     "The folded span of words `first..last`, widened over punctuation that the quote has at its ends too."
     (start,_),(_,end) = index.spans[first],index.spans[last]
-    text,folded = index.folded.text,quote.folded.text.strip()
-    lead,tail = folded[:folded.index(quote.words[0])],folded[folded.rindex(quote.words[-1])+len(quote.words[-1]):]
+    text,folded = index.folded.text,quote.folded.text
+    lead,tail = folded[:quote.spans[0][0]].lstrip(),folded[quote.spans[-1][1]:].rstrip()
     for c in reversed(lead):
         if start and text[start-1] == c: start -= 1
         else: break

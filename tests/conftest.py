@@ -3,9 +3,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+# the same examples in every CI run, so that a failure there is about the change; at home new ones each time
+settings.register_profile('ci', derandomize=True, deadline=None)
+settings.register_profile('home', deadline=None)
+settings.load_profile('ci' if os.environ.get('CI') else 'home')
 
 ROOT = Path(__file__).parents[1]
 
