@@ -19,7 +19,7 @@ from .reply import Reply
 from .store import Call,Item,Store,_row_call
 from .prompts import Diff,PromptRepo,word_diff
 
-# %% ../nbs/07_provenance.ipynb #70019123
+# %% ../nbs/07_provenance.ipynb #20dd06c6
 def keep_parts(
     repo:PromptRepo,
     parts:list[Part], # checked: a part with a key is refused
@@ -29,7 +29,8 @@ def keep_parts(
     def add(name, text): builder.insert(name, repo._repo.create_blob(text.encode('utf-8', 'surrogatepass')), _FILE)
     for i,p in enumerate(parts):
         refuse_secrets(p.text, f'part {i+1} ({p.kind})')
-        if not re.fullmatch(r'[\w-]+', p.kind): raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
+        if not re.fullmatch(r'[\w-]+', p.kind):
+            raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
         add(f'{i:04}-{p.kind}', p.text)
         if p.source and p.kind not in ('instruction','example'): sources[f'{i:04}'] = p.source
     if sources: add('sources.json', json.dumps(sources, sort_keys=True))
@@ -44,8 +45,8 @@ def kept_parts(
     "The parts again."
     try: files = {e.name: e.data.decode('utf-8', 'surrogatepass') for e in repo._repo[tree]}
     except (KeyError, ValueError) as e:
-        raise FastbookError(f"the parts '{tree}' are not in the repository '{repo.path.name}'; open the one that the call "
-                            "was made with") from e
+        raise FastbookError(f"the parts '{tree}' are not in the repository '{repo.path.name}'; open the one that "
+                            "the call was made with") from e
     sources = json.loads(files.pop('sources.json', '{}'))
     return [Part(name[5:], text, sources.get(name[:4], {})) for name,text in sorted(files.items())]
 
