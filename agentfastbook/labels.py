@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'Label', 'Note', 'annotate', 'labels', 'notes', 'undo', 'acts_since', 'last_act', 'span_label',
-           'reviewed_spans', 'apply_reviews']
+           'reviewed_spans', 'apply_reviews', 'reviewed_question']
 
-# %% ../nbs/05_labels.ipynb #abd4456e
+# %% ../nbs/05_labels.ipynb #cda9e7da
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass,replace
 from datetime import datetime,timezone
 import pandas as pd
 from .core import FastbookError,Span,content_id,locate
+from .book import Chapter
+from .benchmark import Context,Question
 from .store import Store
 
 # %% ../nbs/05_labels.ipynb #9dff436a
@@ -209,3 +211,20 @@ def apply_reviews(
         lists = {k: [reviewed(q, c) for c in q.get(k) or []] for k in ('answer_context','question_context') if k in q}
         return {**q, **lists}
     return {**data, 'questions': [changed(q) for q in data['questions']]}
+
+# %% ../nbs/05_labels.ipynb #fbb519bf
+def reviewed_question(
+    question:Question, # curated
+    chapter:Chapter, # as it is now
+    store:Store, # with the chapters' texts
+    reviews:dict[tuple[str,str],dict], # from `reviewed_spans`
+)->Question: # reviewed components have the reviewed contexts
+    "Put what people decided into a question."
+    def reviewed(component):
+        review = reviews.get((question.id, component.text))
+        found = review and _relocate(review, store.content(review['chapter']), chapter)
+        if not found: return component
+        text,spans = found
+        return replace(component, contexts=tuple(Context(s.of(text), s, chapter.cell_at(s)) for s in spans))
+    return replace(question, components=tuple(map(reviewed, question.components)),
+                   question_components=tuple(map(reviewed, question.question_components)))

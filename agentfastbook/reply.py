@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass,fields
 from .core import FastbookError,content_id
 from .secrets import MASK,mask_secrets
 
-# %% ../nbs/04_reply.ipynb #dc772caa
+# %% ../nbs/04_reply.ipynb #b514b854
 OUTCOMES = { # name: what happened and what helps
     'cut': 'the reply reached max_tokens; allow more, or ask for less',
     'truncated': 'the connection ended before the reply did; run again',
@@ -55,7 +55,7 @@ class LMError(FastbookError):
     def __init__(self,
         outcome:str, # a name in `OUTCOMES`
         detail:str='', # what the server said; secrets in it are replaced
-        reply:'Reply|None'=None, # the reply that is not complete, if there was one; it has been paid
+        reply=None, # the `Reply` that is not complete, if there was one; it has been paid
         retry_after:float|None=None, # seconds that the server asks to wait
         retry:bool|None=None, # can the same call succeed later? None: as `RETRIED` says
     ):
