@@ -15,7 +15,7 @@ from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,estimate_tokens
 from .prompts import PromptRepo,_encode
 
-# %% ../nbs/08_conversations.ipynb #5318e616
+# %% ../nbs/08_conversations.ipynb #2652d8e2
 _SHORT = 10 # digits of an id in a pointer
 _TRAILER = re.compile(r'^(Role|Pinned|Pin|Unpin): (.*)$', re.M)
 
@@ -52,7 +52,7 @@ class Conversation:
     ):
         repo._file(name)
         self.repo,self.name,self._ref = repo,name,f'refs/heads/conversations/{name}'
-        self._turns,self._pins,self._last = [],{},None
+        self._turns,self._pins,self._last,self._sizes = [],{},None,{}
 
     def __repr__(self): return f"Conversation('{self.name}', {len(self.turns)} turns)"
 
@@ -69,7 +69,7 @@ class Conversation:
         while at and at.id != self._last:
             chain.append(at)
             at = at.parents[0] if at.parents else None
-        if at is None: self._turns,self._pins = [],{}
+        if at is None: self._turns,self._pins,self._sizes = [],{},{}
         for commit in reversed(chain): self._load(commit)
         self._last = tip
         return [replace(t, pinned=self._pins[t.id]) if t.id in self._pins else t for t in self._turns]
@@ -173,7 +173,7 @@ def pin(self:Conversation,
     turn = self._turn(id)
     self._commit(f"{'Pin' if pinned else 'Let go'}: {turn.title}", [f"{'Pin' if pinned else 'Unpin'}: {turn.id}"])
 
-# %% ../nbs/08_conversations.ipynb #7380bced
+# %% ../nbs/08_conversations.ipynb #5f09fff9
 @dataclass(frozen=True)
 class Window:
     "What to send of a conversation."
@@ -204,9 +204,11 @@ def _range_pointer(turns):
 
 class _Layout:
     "Where to cut: turns before `cut` are pointers, those before `fold` ranges of pointers."
-    def __init__(self, turns, budget, count):
+    def __init__(self, turns, budget, count, known):
         self.turns,self.budget,self.cut,self.fold = turns,budget,0,0
-        full,pointer = [count(t.shown) for t in turns],[count(t.pointer) for t in turns]
+        for t in turns:
+            if t.id not in known: known[t.id] = count(t.shown),count(t.pointer)
+        full,pointer = [known[t.id][0] for t in turns],[known[t.id][1] for t in turns]
         self.pinned = _sums(f if t.pinned else 0 for f,t in zip(full, turns))
         self.full = _sums(0 if t.pinned else p if t.merged else f for f,p,t in zip(full, pointer, turns))
         self.pointer = _sums(0 if t.pinned else p for p,t in zip(pointer, turns))
@@ -252,7 +254,7 @@ def context(self:Conversation,
     "What to send: pinned and late turns in full, pointers to the others."
     turns,limit = self.turns,budget
     while True:
-        parts = _Layout(turns, limit, count).parts()
+        parts = _Layout(turns, limit, count, self._sizes.setdefault(count, {})).parts()
         tokens = count(''.join(p.text for p in parts))
         if tokens <= budget: return Window(parts, tokens)
         needed = [t for t in turns[:-1] if t.pinned]+turns[-1:]
@@ -262,7 +264,7 @@ def context(self:Conversation,
                                 f"to the others some more; the budget is {budget}: raise it, or unpin something")
         limit -= max(1, budget//8)
 
-# %% ../nbs/08_conversations.ipynb #7fafadc1
+# %% ../nbs/08_conversations.ipynb #10d48cf8
 @patch
 def expand(self:Conversation,
     id:str, # what stands in a pointer: the id of a turn, or two of them with .. between
@@ -276,11 +278,11 @@ def rebuild(self:Conversation,
     window:Window, # from `context`
 )->str: # the same as all turns in full
     "Put the texts behind all pointers back in their places."
-    numbers = [n for p in window.parts for n in _numbers(self, p)]
-    if numbers != [t.number for t in self.turns]:
+    turns = self.turns
+    places = {id: t.number for t in turns for id in (t.id, t.id[:_SHORT])}
+    ends = [[places.get(id) for id in p.source['turn'].split('..')] for p in window.parts]
+    numbers = [n for e in ends if None not in e for n in range(e[0], e[-1]+1)]
+    if numbers != [t.number for t in turns]:
         raise FastbookError("the window is of another state of the conversation; make a new one with context()")
-    return ''.join(p.text if p.kind == 'turn' else self.expand(p.source['turn']) for p in window.parts)
-
-def _numbers(conversation, part):
-    ends = [conversation._turn(id).number for id in part.source['turn'].split('..')]
-    return range(ends[0], ends[-1]+1)
+    def text(part, ends): return part.text if part.kind == 'turn' else ''.join(t.shown for t in turns[ends[0]-1:ends[-1]])
+    return ''.join(map(text, window.parts, ends))

@@ -279,7 +279,7 @@ class LateInteraction(_Index):
         scores[at],matched[at] = whole @ weights + self.block_weight*best[at],True
         return scores,matched
 
-# %% ../nbs/11_retrieve.ipynb #52bd74f2
+# %% ../nbs/11_retrieve.ipynb #84ec53a4
 class Fusion(_Index):
     "Rank passages by the weighted sum of the standardised scores of several indexes."
     def __init__(
@@ -303,7 +303,7 @@ def hybrid(
     encoder:Any, # as for `LateInteraction`
     cache_dir:str|Path|None=None, # folder to keep indexes of vectors in
 )->Fusion: # late interaction counts double
-    "BM25 and late interaction together, the best that this module has."
+    "BM25 and late interaction together."
     return Fusion(BM25(passages), LateInteraction(passages, encoder, cache_dir), weights=[1., 2.])
 
 # %% ../nbs/11_retrieve.ipynb #916b4af6

@@ -167,12 +167,18 @@ def call_view(
 
 _VIEWS = dict(decompose=decompose_view, retrieve=retrieve_view, extract=extract_view)
 
-# %% ../nbs/18_steps.ipynb #1c6ddaba
+# %% ../nbs/18_steps.ipynb #eab2eb1e
 def _run(store, run):
     found = store._rows('select max(id) as last from run where ? is null or id=?', run, run)[0]['last']
     if found is not None: return found
     if run is None: raise FastbookError(f"the store '{store.path.name}' has no runs; `curate` makes one")
     raise FastbookError(f"run {run} is not in the store '{store.path.name}'; see `Store.runs`")
+
+def _lead(ranked):
+    "How far the first passage is ahead of the second, as a share of its score: an engine's confidence."
+    scores = [p['score'] for p in ranked or []]
+    if not scores: return None
+    return (scores[0]-scores[1])/abs(scores[0]) if len(scores) > 1 and scores[0] else 1.
 
 def call_rows(
     store:Store,
@@ -191,6 +197,7 @@ def call_rows(
         steps = [r['step'] for r in store._rows('select distinct step from call')]
         raise FastbookError(f"run {run} has no calls of step '{step}'; the store has {steps}")
     table['chapter'] = table['name'].str.split('/').str[0]
+    if step == 'retrieve': table['confidence'] = [_lead(json.loads(output)) for output in table.output]
     content = lru_cache(maxsize=None)(lambda i: content_id(table.output[i]))
     def show(i):
         calls = source.calls(table.item_id[i])
