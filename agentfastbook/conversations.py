@@ -264,7 +264,7 @@ def context(self:Conversation,
                                 f"to the others some more; the budget is {budget}: raise it, or unpin something")
         limit -= max(1, budget//8)
 
-# %% ../nbs/08_conversations.ipynb #10d48cf8
+# %% ../nbs/08_conversations.ipynb #9680194c
 @patch
 def expand(self:Conversation,
     id:str, # what stands in a pointer: the id of a turn, or two of them with .. between
@@ -284,5 +284,5 @@ def rebuild(self:Conversation,
     numbers = [n for e in ends if None not in e for n in range(e[0], e[-1]+1)]
     if numbers != [t.number for t in turns]:
         raise FastbookError("the window is of another state of the conversation; make a new one with context()")
-    def text(part, ends): return part.text if part.kind == 'turn' else ''.join(t.shown for t in turns[ends[0]-1:ends[-1]])
-    return ''.join(map(text, window.parts, ends))
+    def behind(part, ends): return ''.join(t.shown for t in turns[ends[0]-1:ends[-1]])
+    return ''.join(p.text if p.kind == 'turn' else behind(p, e) for p,e in zip(window.parts, ends))
