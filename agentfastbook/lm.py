@@ -198,7 +198,7 @@ def _claude_reply(message, request):
     cited = tuple(c for b in blocks for c in _citations(b))
     return Reply(text, data, usage, model=message.model, stop_reason=message.stop_reason or '', citations=cited)
 
-# %% ../nbs/06_lm.ipynb #898e8c9e
+# %% ../nbs/06_lm.ipynb #ced3b501
 class OpenAICompatible(LM):
     "A model behind a server that speaks OpenAI's chat completions; a key, if one is needed, is in OPENAI_API_KEY."
     def __init__(self,
@@ -237,7 +237,7 @@ class OpenAICompatible(LM):
         res = {'model': self.model, 'messages': messages, length: request.max_tokens}
         if request.temperature is not None: res['temperature'] = request.temperature
         if form := _form(request):
-            res['response_format'] = dict(type='json_schema', json_schema=dict(name=_TOOL, schema=form, strict=True))
+            res['response_format'] = dict(type='json_schema', json_schema=dict(name=_TOOL, schema=form))
         if request.grammar: res['extra_body'] = dict(grammar=request.grammar)
         if request.scores: res.update(logprobs=True, top_logprobs=20)
         return res

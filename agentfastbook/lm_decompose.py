@@ -15,7 +15,7 @@ from .door import LM
 from .benchmark import Component,Question
 from .decompose import GRANULARITIES,RuleDecomposer,answer_units,decompose_spans,glue_units
 
-# %% ../nbs/14_lm_decompose.ipynb #57897af5
+# %% ../nbs/14_lm_decompose.ipynb #816e518a
 _POINT = """Answers to quiz questions are cut into facts that can be looked up one by one.
 Each answer below is given in numbered pieces. List the numbers of all pieces with which a new fact begins; \
 the first piece of every answer begins one. {granularity}
@@ -36,7 +36,8 @@ def point_request(
             n += 1
             lines.append(f'[{n}] {unit.of(answer)}')
     number = dict(type='integer', minimum=1, maximum=max(n, 1))
-    schema = dict(type='object', properties={_STARTS: dict(type='array', items=number)}, required=[_STARTS])
+    starts = dict(type='array', items=number, maxItems=max(n, 1))
+    schema = dict(type='object', properties={_STARTS: starts}, required=[_STARTS])
     return make_request('\n'.join(lines) or 'no answers', system=_POINT.format(granularity=_HOW_FINE[granularity]),
                         schema=schema, max_tokens=50+8*n)
 

@@ -182,7 +182,7 @@ def show_ranked(
         html.append(f'<p><b>{i}</b> · {r.score:.2f} · <small>{visible(path)}</small></p>{highlight(text, marks)}')
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
-# %% ../nbs/11_retrieve.ipynb #e401dd31
+# %% ../nbs/11_retrieve.ipynb #b4cac977
 def _save(folder, arrays):
     "Write arrays into a new folder that appears complete or not at all."
     try:
@@ -219,7 +219,7 @@ class LateInteraction(_Index):
         block_weight:float=1., # of the best single block of a passage
     ):
         if sharpness is not None and not 1 <= sharpness <= 40:
-            raise FastbookError(f'sharpness is {sharpness}, but it must be 1 to 40, or None for the nearest token alone')
+            raise FastbookError(f'sharpness is {sharpness}, but it must be 1 to 40, or None: the nearest token alone')
         self.passages,self.encoder,self.sharpness,self.block_weight = list(passages),encoder,sharpness,block_weight
         folder = cache_dir and Path(cache_dir)/content_id('late 1', encoder.name, [_text(p) for p in self.passages])
         arrays = None if folder and folder.exists() else _encode(self.passages, encoder)

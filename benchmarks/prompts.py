@@ -1,0 +1,219 @@
+"""How fast and how small prompts under version control are: python benchmarks/prompts.py
+
+Prints Markdown tables: commit, why, diff, replay from the store and the size on disk at 10, 1,000 and 100,000 calls
+against keeping every prompt whole; what a conversation of 2,000 turns takes. Takes about two minutes; --calls 10 1000 is
+faster. --libraries compares pygit2 and dulwich (`pip install dulwich`). --shorten asks a local model (a GGUF file, needs
+llama-cpp-python) for the facts of the sample's answers, with `decompose/v0` and with shorter versions of it.
+"""
+import argparse,random,re,subprocess,sys,tempfile,time
+from pathlib import Path
+
+import numpy as np
+from agentfastbook.benchmark import load_benchmark
+from agentfastbook.book import read_book,sample_path
+from agentfastbook.conversations import Conversation
+from agentfastbook.core import FastbookError,count_tokens,sentences
+from agentfastbook.matching import decomposition_sums
+from agentfastbook.prompts import PromptRepo
+from agentfastbook.provenance import Asker,keep_parts,tidy,why
+from agentfastbook.shorten import shorten
+from agentfastbook.store import Call,Item,Store
+from agentfastbook.templates import Part,Prompt,estimate_tokens,fill,packaged_prompt
+
+random.seed(42)
+
+def table(rows):
+    print('| '+' | '.join(rows[0])+' |\n|'+'---|'*len(rows[0]))
+    for r in rows: print('| '+' | '.join(str(v) for v in r.values())+' |')
+    print()
+
+def median_ms(function, *samples):
+    "Median and worst of the times that a function takes, in milliseconds."
+    times = []
+    for sample in samples:
+        start = time.perf_counter()
+        function(sample)
+        times.append(1000*(time.perf_counter()-start))
+    return f'{np.median(times):.1f} (worst {max(times):.1f})'
+
+def size(folder): return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file())
+
+# 10, 1,000, 100,000 calls
+
+def pool(n):
+    "Passages of about 200 tokens, made of the sample book's sentences."
+    found = [s.of(c.text) for c in read_book(sample_path()).chapters for s in sentences(c.text)]
+    def one(text=''):
+        while count_tokens(text) < 190: text += random.choice(found)+' '
+        return text
+    texts = [one() for _ in range(n)]
+    return [Part('passage', t+'\n\n', dict(chapter='01_sourdough', start=100*i, end=100*i+len(t))) for i,t in enumerate(texts)]
+
+def make_calls(repo, store, n, prompts, passages):
+    "Calls with five passages and a question of their own each; returns their ids and the size of the whole prompts."
+    run,ids,whole = store.start_run({}),[],0
+    for start in range(0, n, 1000):
+        calls = []
+        for i in range(start, min(start+1000, n)):
+            commit,prompt = prompts[i*len(prompts)//n]
+            question = f'Question {i}: what is said about {random.choice(passages).text[:60]!r}?'
+            parts = fill(prompt, dict(passages=random.sample(passages, 5), question=question))
+            whole += sum(len(p.text.encode()) for p in parts)
+            calls.append(Call('ask', 'none', dict(parts=keep_parts(repo, parts)), 'yes', prompt=commit, raw='yes'))
+        store.save_item(run, Item(f'item {start}', f'calls {start}', tuple(calls)))
+        ids += [c.id for c in calls]
+        if start % 20_000 == 0: tidy(repo, store)
+    tidy(repo, store)
+    return ids,whole
+
+def scale(n):
+    with tempfile.TemporaryDirectory() as folder:
+        repo,store = PromptRepo(Path(folder)/'prompts', author='Ada'),Store(Path(folder)/'traces.db')
+        def edit(i):
+            body = packaged_prompt('decompose/v0').body.replace('{{answer}}', '{{passages}}{{question}}')
+            prompt = Prompt('ask', f'Version {i}.\n\n{body}', dict(passages='context', question='what is asked'))
+            repo.write(prompt)
+            return f'{repo.commit(f"edit {i}")}:ask.md',prompt
+        start = time.perf_counter()
+        prompts = [edit(i) for i in range(20)]
+        commit = (time.perf_counter()-start)/20*1000
+        ids,whole = make_calls(repo, store, n, prompts, pool(2000))
+        some = random.sample(ids, min(200, n))
+        kept = size(folder)
+        asker = Asker(repo, store, lambda text: 'yes', 'none')
+        def again(id): assert asker.ask_parts(why(repo, store, id).parts).id == id
+        ends = [p[0].split(':')[0] for p in (prompts[0], prompts[-1])]
+        return {'calls':f'{n:,}', 'commit, ms':f'{commit:.1f}', 'why, ms':median_ms(lambda i: why(repo, store, i).text, *some),
+                'diff, ms':median_ms(lambda _: repo.diff(*ends)._repr_html_(), *range(20)),
+                'ask again, from the store, ms':median_ms(again, *some[:50]), 'prompts whole, MB':f'{whole/1e6:.2f}',
+                'repository, MB':f'{size(repo.path)/1e6:.2f}', 'with store, MB':f'{kept/1e6:.2f}',
+                'share':f'{size(repo.path)/whole:.3f} ({kept/whole:.3f} with the store)', 'asked':asker.asked}
+
+# a long conversation
+
+def conversation(turns, budget):
+    with tempfile.TemporaryDirectory() as folder:
+        talk,passages = Conversation(PromptRepo(Path(folder)/'prompts', author='Ada'), 'talk'),pool(200)
+        talk.say('Rules: the sea is cold.', pinned=True)
+        said,chosen = [],[]
+        for i in range(1, turns):
+            start = time.perf_counter()
+            talk.say(random.choice(passages).text[:random.randint(20, 600)], ['user','assistant'][i%2])
+            said.append(time.perf_counter()-start)
+            if i%10 == 0 or i > turns-20:
+                start = time.perf_counter()
+                talk.context(budget)
+                chosen.append(time.perf_counter()-start)
+        full = ''.join(t.shown for t in talk.turns)
+        start = time.perf_counter()
+        assert talk.rebuild(talk.context(budget)) == full
+        rebuilt = time.perf_counter()-start
+        cold = Conversation(talk.repo, 'talk')
+        start = time.perf_counter()
+        cold.context(budget)
+        cold = time.perf_counter()-start
+        return {'turns':f'{turns:,}', 'budget':f'{budget:,}', 'say, ms':f'{1000*np.median(said):.1f}',
+                'context, ms':f'{1000*np.median(chosen[-20:]):.1f}', 'context, first time, ms':f'{1000*cold:.0f}',
+                'tokens of all turns':f'{estimate_tokens(full):,}', 'tokens sent':f'{talk.context(budget).tokens:,}',
+                'rebuilding all, ms':f'{1000*rebuilt:.0f}'}
+
+# libraries
+
+TEXT = '\n'.join(f'line {i} of a prompt that says what to do with the answer' for i in range(40))
+
+def timed(rows, what, function):
+    start = time.perf_counter()
+    rows[what] = function()
+    rows[what] = f'{time.perf_counter()-start:.3f}'
+
+def use_pygit2(folder):
+    import pygit2
+    repo,me,rows,last = pygit2.init_repository(folder, initial_head='main'),pygit2.Signature('a', 'a@b'),{},[]
+    def commits():
+        for i in range(1000):
+            builder = repo.TreeBuilder()
+            builder.insert('p.md', repo.create_blob(f'{TEXT}\nedit {i}'.encode()), 0o100644)
+            last[:] = [repo.create_commit('refs/heads/main', me, me, f'm{i}', builder.write(), last)]
+    timed(rows, '1,000 commits, s', commits)
+    timed(rows, 'log, s', lambda: list(repo.walk(last[0])))
+    timed(rows, 'blame, s', lambda: list(repo.blame('p.md')))
+    timed(rows, '1,000 blobs, s', lambda: [repo.create_blob(f'part {i} '.encode()*50) for i in range(1000)])
+    return {'library':f'pygit2 {pygit2.__version__}', **rows}
+
+def use_dulwich(folder):
+    import dulwich
+    from dulwich.annotate import annotate_lines
+    from dulwich.objects import Blob,Commit,Tree
+    from dulwich.repo import Repo
+    repo,rows,last = Repo.init(folder),{},[]
+    def commits():
+        for i in range(1000):
+            blob,tree,commit = Blob.from_string(f'{TEXT}\nedit {i}'.encode()),Tree(),Commit()
+            tree.add(b'p.md', 0o100644, blob.id)
+            commit.tree,commit.parents,commit.author,commit.message = tree.id,list(last),b'a <a@b>',b'm%d' % i
+            commit.committer,commit.author_time,commit.commit_time = commit.author,1700000000+i,1700000000+i
+            commit.author_timezone = commit.commit_timezone = 0
+            for o in (blob, tree, commit): repo.object_store.add_object(o)
+            repo.refs[b'refs/heads/main'] = commit.id
+            last[:] = [commit.id]
+        repo.refs.set_symbolic_ref(b'HEAD', b'refs/heads/main')
+    timed(rows, '1,000 commits, s', commits)
+    timed(rows, 'log, s', lambda: list(repo.get_walker()))
+    timed(rows, 'blame, s', lambda: list(annotate_lines(repo.object_store, last[0], b'p.md')))
+    def blobs():
+        for i in range(1000): repo.object_store.add_object(Blob.from_string(f'part {i} '.encode()*50))
+    timed(rows, '1,000 blobs, s', blobs)
+    return {'library':f"dulwich {'.'.join(map(str, dulwich.__version__))}", **rows}
+
+def libraries():
+    rows = []
+    for use in (use_pygit2, use_dulwich):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(use(folder))
+            done = subprocess.run(['git','-C',folder,'fsck','--no-dangling'], capture_output=True)
+            rows[-1]['git fsck'] = 'no fault' if done.returncode == 0 else 'faults'
+    table(rows)
+
+# shortening, with a local model
+
+def local_model(path):
+    from llama_cpp import Llama
+    model = Llama(str(path), n_ctx=2048, n_threads=1, seed=42, verbose=False)
+    def ask(text):
+        done = model.create_chat_completion([dict(role='user', content=text)], temperature=0., max_tokens=256)
+        return done['choices'][0]['message']['content']
+    return ask
+
+def prove(path, margin, out):
+    questions = load_benchmark(sample_path()/'benchmark.json').questions
+    repo,store = PromptRepo(Path(out)/'prompts', author='benchmark'),Store(Path(out)/'traces.db')
+    asker,formed = Asker(repo, store, local_model(path), f'{Path(path).name}, temperature 0'),[]
+    def soft_f1(prompt):
+        replies = [asker.ask_parts(fill(prompt, dict(answer=q.gold_answer))).raw for q in questions]
+        facts = [[f.strip() for f in re.findall('<fact>(.*?)</fact>', r, re.S) if f.strip()] for r in replies]
+        formed.append(sum(map(bool, facts)))
+        pairs = [(q.gold_answer, [c.text for c in q.components], f or [q.gold_answer]) for q,f in zip(questions, facts)]
+        top,below = decomposition_sums(pairs)['soft_f1']
+        print(f'{prompt.name}: soft_f1 {top.sum()/below.sum():.3f}, {formed[-1]} of {len(facts)} replies well-formed; '
+              'for the others the whole answer counts as one fact')
+        return top/below
+    done = shorten(packaged_prompt('decompose/v0'), soft_f1, margin)
+    table(done.attempts.round(3).to_dict('records'))
+    print(f'{done.saved} tokens saved of each call, {done.share:.0%} of the prompt, at a margin of {margin}')
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--calls', type=int, nargs='*', default=[10, 1000, 100_000], help='calls in the store')
+    p.add_argument('--turns', type=int, nargs='*', default=[20, 200, 2000], help='turns of the conversation')
+    p.add_argument('--libraries', action='store_true', help='compare pygit2 and dulwich instead')
+    p.add_argument('--shorten', metavar='GGUF', help='shorten decompose/v0 with this local model instead')
+    p.add_argument('--margin', type=float, default=.05, help='loss of soft_f1 that is no matter')
+    p.add_argument('--out', default='shorten_out', help='folder for the calls of --shorten; asked once, then kept')
+    a = p.parse_args()
+    try:
+        if a.libraries: libraries()
+        elif a.shorten: prove(a.shorten, a.margin, a.out)
+        else:
+            if a.calls: table([scale(n) for n in a.calls])
+            if a.turns: table([conversation(n, 4000) for n in a.turns])
+    except FastbookError as e: sys.exit(f'error: {e}')
