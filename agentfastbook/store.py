@@ -80,7 +80,7 @@ def _call_row(call):
 
 def _row_call(row): return Call(**{k: json.loads(v) if k in _JSON else v for k,v in row.items() if k != 'id'})
 
-# %% ../nbs/04_store.ipynb #0b6cc346
+# %% ../nbs/04_store.ipynb #59c037ba
 class Store:
     "Runs, items and calls in one SQLite file; safe to use from several threads and processes."
     def __init__(self,
@@ -120,20 +120,19 @@ class Store:
     @contextmanager
     def _write(self):
         "One transaction: all of it or nothing."
-        with self._lock:
-            self._begin()
-            try: yield self._db
-            except BaseException: self._db.execute('rollback'); raise
-            self._db.execute('commit')
-
-    def _begin(self):
         if self.readonly:
             raise FastbookError(f"the store '{self.path.name}' may only be read, nothing was saved; "
                                 "make the file writable, or copy it and open the copy")
-        try: self._db.execute('begin immediate')
-        except sqlite3.OperationalError as e:
-            raise FastbookError(f"can't write to the store '{self.path.name}': {e}; nothing was saved: "
-                                "wait until the other program is done, or close it, and try again") from e
+        with self._lock:
+            try:
+                self._db.execute('begin immediate')
+                yield self._db
+                self._db.execute('commit')
+            except sqlite3.Error as e:
+                raise FastbookError(f"can't write to the store '{self.path.name}': {e}; nothing was saved: if it is "
+                                    "locked, close the other program; if the disk is full, make room") from e
+            finally:
+                if self._db.in_transaction: self._db.execute('rollback')
 
     def _rows(self, sql, *args):
         with self._lock: return [dict(r) for r in self._db.execute(sql, args)]

@@ -77,9 +77,16 @@ function render({ model, el }) {
     ...HELP.flatMap(([key, does]) => [make('dt', {}, key), make('dd', {}, does)]))
   const tools = make('div', { class: 'afb-tools', role: 'toolbar', 'aria-label': 'actions' })
   el.replaceChildren(head, tools, search, help, body, foot, note, message)
-  let shown = {}, texts = [], edit = null
+  let shown = {}, texts = [], edit = null, waiting = null
 
-  const send = content => model.send({ row: shown.row, ...content })
+  const send = content => {
+    clearTimeout(waiting)
+    waiting = setTimeout(() => {
+      message.textContent = 'no answer, so nothing was saved yet: is the kernel running? Run the cell again'
+      message.classList.add('afb-error')
+    }, 5000)
+    model.send({ row: shown.row, ...content })
+  }
   const press = key => send({ kind: 'key', key })
   const button = (key, name, pressed = null) => make('button', {
     type: 'button', class: 'afb-key', 'data-key': key, 'aria-keyshortcuts': key,
@@ -158,6 +165,7 @@ function render({ model, el }) {
     shown = model.get('shown')
     if (!shown.panels) return
     edit = null
+    clearTimeout(waiting)
     if (before.row !== shown.row) { note.hidden = true; body.scrollTop = 0 }
     drawHead()
     drawBody()
@@ -270,7 +278,7 @@ function render({ model, el }) {
   model.on('change:shown', draw)
   draw()
   if (document.activeElement === document.body) setTimeout(() => el.focus({ preventScroll: true }))
-  return () => { el.removeEventListener('keydown', onKey); model.off('change:shown', draw) }
+  return () => { clearTimeout(waiting); el.removeEventListener('keydown', onKey); model.off('change:shown', draw) }
 }
 
 export default { render }
