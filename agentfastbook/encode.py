@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Tokens', 'TokenEncoder', 'token_encoder']
 
-# %% ../nbs/06_encode.ipynb #de3620d1
+# %% ../nbs/06_encode.ipynb #11c7b58f
 import json, re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import FastbookError
+from .core import FastbookError, content_id
 
 # %% ../nbs/06_encode.ipynb #1ca06450
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tokens:
         "The characters of each token."
         return [text[a:b].casefold() for a,b in zip(self.starts, self.ends)]
 
-# %% ../nbs/06_encode.ipynb #0c0dcb4a
+# %% ../nbs/06_encode.ipynb #d9f30963
 _ADDED = 4 # most tokens that a model adds to a text: class, separator, and ColBERT's marker
 
 def _cuts(offsets, size):
@@ -55,13 +55,20 @@ class TokenEncoder:
         if '_model' not in self.__dict__: self._model = self.load(self.name)
         return self._model
 
+    @property
+    def id(self):
+        "Name, and for a folder the sizes and dates of its files: another one when the weights change."
+        files = sorted(p for p in Path(self.name).rglob('*') if p.is_file()) if Path(self.name).is_dir() else []
+        return content_id(self.name, [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+
     def _window(self, query):
         "Tokens of a text that the model can take in."
-        first = self.model[0]
+        first,prompts = self.model[0],[p for p in self.model.prompts.values() if p]
+        added = _ADDED + max((len(self.model.tokenizer(p)['input_ids']) for p in prompts), default=0)
         expansion = (getattr(first, 'query_expansion', None) or {}).get('length') if query else None
         length = getattr(first, 'query_length' if query else 'document_length', None)
         limits = (self.model.max_seq_length, length, expansion)
-        return max(min([limit for limit in limits if limit] or [512])-_ADDED, 1)
+        return max(min([limit for limit in limits if limit] or [512])-added, 1)
 
     def _windows(self, text, size, start=0):
         "Windows of `text`: first character, text, ids of the tokens and their characters."
@@ -98,7 +105,8 @@ def _window_tokens(features, ids, offsets, start, name):
     row,n = features['input_ids'].tolist(),len(ids)
     at = next((i for i in range(len(row)-n+1) if row[i:i+n] == ids), None)
     if at is None:
-        raise FastbookError(f'{name} did not take in all {n} tokens of a window; please report the name of the model')
+        raise FastbookError(f'{name} did not take in all {n} tokens of a window, so its vectors would not fit the text; '
+                            'use another encoder')
     kept = features['attention_mask'][at:at+n].bool().cpu().numpy()
     states = features['token_embeddings'][at:at+n].float().cpu().numpy()[kept]
     places = np.array(offsets, dtype=int).reshape(-1, 2)[kept]+start

@@ -182,7 +182,7 @@ def show_ranked(
         html.append(f'<p><b>{i}</b> · {r.score:.2f} · <small>{visible(path)}</small></p>{highlight(text, marks)}')
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
-# %% ../nbs/11_retrieve.ipynb #b4cac977
+# %% ../nbs/11_retrieve.ipynb #a580c315
 def _save(folder, arrays):
     "Write arrays into a new folder that appears complete or not at all."
     try:
@@ -221,7 +221,8 @@ class LateInteraction(_Index):
         if sharpness is not None and not 1 <= sharpness <= 40:
             raise FastbookError(f'sharpness is {sharpness}, but it must be 1 to 40, or None: the nearest token alone')
         self.passages,self.encoder,self.sharpness,self.block_weight = list(passages),encoder,sharpness,block_weight
-        folder = cache_dir and Path(cache_dir)/content_id('late 1', encoder.name, [_text(p) for p in self.passages])
+        key = content_id('late 1', getattr(encoder, 'id', encoder.name), [_text(p) for p in self.passages])
+        folder = cache_dir and Path(cache_dir)/key
         arrays = None if folder and folder.exists() else _encode(self.passages, encoder)
         if folder:
             if arrays: _save(folder, arrays)
