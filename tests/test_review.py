@@ -88,7 +88,7 @@ def test_two_processes_bring_an_old_store_up_to_date_at_once(tmp_path):
 
 def test_a_failed_migration_leaves_the_old_store(tmp_path):
     with sqlite3.connect(tmp_path/'traces.db') as db: db.executescript(VERSION_1+'create table note(x);')
-    with pytest.raises(FastbookError, match="can't open the store 'traces.db'"): Store(tmp_path/'traces.db')
+    with pytest.raises(FastbookError, match="can't write to the store 'traces.db'"): Store(tmp_path/'traces.db')
     with sqlite3.connect(tmp_path/'traces.db') as db:
         assert db.execute('pragma user_version').fetchone()[0] == 1
         assert not db.execute("select 1 from sqlite_master where name='act'").fetchall()

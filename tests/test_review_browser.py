@@ -292,6 +292,8 @@ def test_two_kernels_and_one_that_is_killed(browser, run, tmp_path):
         ben.keyboard.press('f')
         time.sleep(.5)
         os.kill(pid, signal.SIGKILL)
+        ben.keyboard.press('j')
+        wait_for(ben, 'no answer')  # a dead kernel is not pretended away
         press(ada, 'j', at=2)
         press(ada, 'j', at=3)
         wait_for(ada, 'Ben: failed', '.afb-foot')
