@@ -15,8 +15,8 @@ from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,estimate_tokens
 from .prompts import PromptRepo,_encode
 
-# %% ../nbs/08_conversations.ipynb #2652d8e2
-_SHORT = 10 # digits of an id in a pointer
+# %% ../nbs/08_conversations.ipynb #e461ee05
+_SHORT = 8 # digits of an id in a pointer
 _TRAILER = re.compile(r'^(Role|Pinned|Pin|Unpin): (.*)$', re.M)
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def show_difference(benchmark, book, engines, max_tokens):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default=DATA, help='folder that holds fastbook/ (default: AFB_DATA or ../shared/data)')
+    parser.add_argument('--data', default=DATA, help='folder with fastbook/ in it (default: AFB_DATA or ../shared/data)')
     parser.add_argument('--encoder', help='late interaction, too: a ColBERT model, or the folder of another encoder')
     parser.add_argument('--cache', help='folder to keep indexes of vectors in')
     parser.add_argument('--max_tokens', type=int, default=500, help='tokens of a passage, >= 1 (default: 500)')
