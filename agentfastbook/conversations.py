@@ -15,7 +15,7 @@ from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,estimate_tokens
 from .prompts import PromptRepo,_encode
 
-# %% ../nbs/08_conversations.ipynb #e461ee05
+# %% ../nbs/08_conversations.ipynb #e16a79cf
 _SHORT = 8 # digits of an id in a pointer
 _TRAILER = re.compile(r'^(Role|Pinned|Pin|Unpin): (.*)$', re.M)
 
@@ -36,9 +36,9 @@ class Turn:
     @property
     def pointer(self)->str:
         lines = [l.strip() for l in self.text.splitlines() if l.strip(' #')]
-        line = next((l for l in lines if _title(l) != self.title), '')[:60]
+        line = next((l for l in lines if _title(l) != self.title), '')[:40]
         shown = f'{self.title} | {line}' if line else self.title
-        return f'[{self.number}] left out, {self.role}: {shown} → expand({self.id[:_SHORT]})\n'
+        return f'[{self.number} {self.id[:_SHORT]} left out] {self.role}: {shown}\n'
 
 def _title(text):
     first = next((l.strip(' #\t') for l in text.splitlines() if l.strip(' #\t')), 'nothing')
@@ -173,7 +173,7 @@ def pin(self:Conversation,
     turn = self._turn(id)
     self._commit(f"{'Pin' if pinned else 'Let go'}: {turn.title}", [f"{'Pin' if pinned else 'Unpin'}: {turn.id}"])
 
-# %% ../nbs/08_conversations.ipynb #5f09fff9
+# %% ../nbs/08_conversations.ipynb #22b4847d
 @dataclass(frozen=True)
 class Window:
     "What to send of a conversation."
@@ -200,7 +200,7 @@ def _sums(values):
 def _range_pointer(turns):
     first,last = turns[0],turns[-1]
     ends = f'{first.id[:_SHORT]}..{last.id[:_SHORT]}'
-    return f'[{first.number}-{last.number}] left out, {len(turns)} turns → expand({ends})\n'
+    return f'[{first.number}-{last.number} {ends} left out] {len(turns)} turns\n'
 
 class _Layout:
     "Where to cut: turns before `cut` are pointers, those before `fold` ranges of pointers."
@@ -227,7 +227,7 @@ class _Layout:
         room = max(self.budget-self.pinned[n], 0)
         while self.cut < n-1 and self.size(n) > self.pinned[n]+room//2:
             self.cut += 1
-            while self.pointer[self.cut]-self.pointer[self.fold] > room//4: self.fold += 1
+            while self.pointer[self.cut]-self.pointer[self.fold] > room//3: self.fold += 1
         while self.fold < self.cut and self.size(n) > self.budget: self.fold += 1
 
     def parts(self):
@@ -264,10 +264,10 @@ def context(self:Conversation,
                                 f"to the others some more; the budget is {budget}: raise it, or unpin something")
         limit -= max(1, budget//8)
 
-# %% ../nbs/08_conversations.ipynb #9680194c
+# %% ../nbs/08_conversations.ipynb #eabd851b
 @patch
 def expand(self:Conversation,
-    id:str, # what stands in a pointer: the id of a turn, or two of them with .. between
+    id:str, # what stands in a pointer's brackets: the id of a turn, or two of them with .. between
 )->str: # the text of the turn, or of all turns from the first to the last
     "Get the text of turns that were left out."
     ends = [self._turn(part).number for part in id.strip().split('..', 1)]
