@@ -19,7 +19,7 @@ from .matching import label_components
 from .retrieve import _function_words,terms
 from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows,view_html
 
-# %% ../nbs/18_steps.ipynb #caef9c17
+# %% ../nbs/18_steps.ipynb #5eab95ca
 class Source:
     "Where views find what belongs to a call."
     def __init__(self,
@@ -57,7 +57,7 @@ def _facts(call):
     facts = dict(engine=call['engine'], prompt=call['prompt'], error=call['error'])
     if call['input_tokens'] or call['output_tokens'] or call['raw']:
         facts.update(tokens=f"{call['input_tokens']} in, {call['output_tokens']} out", USD=usd)
-    facts.update(seconds=f"{call['seconds']:.3f}")
+    if call['seconds'] >= .01: facts.update(seconds=f"{call['seconds']:.2f}") # rules take less: nothing to say
     return tuple((k, v) for k,v in facts.items() if v)
 
 def _raw(call): return (Panel('raw reply', call['raw']),) if call['raw'] else ()

@@ -3,8 +3,8 @@
 Needs no key: the models are a server on this machine, which misbehaves on demand (tests/lm_server.py), and the recorded
 replies of Claude 3.5 Haiku. Prints Markdown tables: the tokens of decomposing the development answers against the
 published way (a chat with the whole prompt for each answer, facts written out), counted as words and marks; Haiku's
-recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals; 500 calls with faults against
-the ideal time; and what the door costs a call. The first two need fastbook/fastbook-benchmark.json and
+recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals; 500 calls with faults
+against the ideal time; and what the door costs a call. The first two need fastbook/fastbook-benchmark.json and
 agentfastbook/evals-haiku-3.5.json in the data folder (--data or AFB_DATA). Takes about a minute.
 """
 import argparse,json,os,random,sys,tempfile,time
@@ -40,7 +40,8 @@ def print_table(title, columns, rows):
 def published_cost(questions, gold):
     "Weighted tokens of a chat for each answer, whose reply is the answer again, with tags around its facts."
     tags = count_tokens('<component></component>')
-    return sum(PUBLISHED+count_tokens(q.gold_answer)+OUTPUT*(count_tokens(q.gold_answer)+tags*gold(q)) for q in questions)
+    def one(q): return PUBLISHED+(1+OUTPUT)*count_tokens(q.gold_answer)+OUTPUT*tags*gold(q)
+    return sum(map(one, questions))
 
 def pointing_cost(decompose, questions, together):
     "Weighted tokens of pointing; the reply has the numbers that the rules would give."
@@ -58,9 +59,11 @@ def print_tokens(questions):
     point,rows = LMDecomposer(lm),[['published, one chat each', 1.]]
     for together in (1, 10, 20, 40):
         share = pointing_cost(point, questions, together)/one
-        rows += [[f'pointing, {together} answers a request', share], [f'the same in message batches (half price)', share/2]]
+        rows.append([f'pointing, {together} answers a request', share])
+        rows.append(['the same in message batches (half price)', share/2])
     unsure = [q for q in questions if HybridDecomposer(point).unsure(q.gold_answer)]
-    rows.append([f'rules first, the model for {len(unsure)} answers, 20 a request', pointing_cost(point, unsure, 20)/one])
+    hybrid = pointing_cost(point, unsure, 20)/one
+    rows.append([f'rules first, the model for {len(unsure)} answers, 20 a request', hybrid])
     print_table(f'Tokens of decomposing {len(questions)} answers, output weighted {OUTPUT} to 1', ['way','cost'],
                 [[name, f'{cost:.3f}'] for name,cost in rows])
 
@@ -127,7 +130,8 @@ def print_overhead(n=500):
                     lm.complete(f'Question {i}: how much salt does a loaf of bread need?')
                     times.append(time.perf_counter()-start)
                 rows.append([name, what, f'{1000*np.median(times):.2f}', f'{1000*np.quantile(times, .95):.2f}'])
-    print_table(f'What the door costs a call, without a network ({n} calls)', ['record','call','median ms','95% ms'], rows)
+    title = f'What the door costs a call, without a network ({n} calls)'
+    print_table(title, ['record','call','median ms','95% ms'], rows)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

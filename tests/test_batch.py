@@ -1,0 +1,96 @@
+"Message batches with the real SDK against a server on this machine: half the price, nothing twice, resumed."
+import pytest
+from agentfastbook.batch import _Batch, complete_batch
+from agentfastbook.benchmark import load_benchmark
+from agentfastbook.book import sample_path
+from agentfastbook.door import Door
+from agentfastbook.lm import Claude
+from agentfastbook.lm_decompose import LMDecomposer
+from agentfastbook.reply import make_request
+from agentfastbook.store import Store
+from lm_server import Answer, LMServer
+from test_lm_engines import answer
+
+REQUESTS = [make_request(f'Question {n}') for n in range(6)]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv('ANTHROPIC_API_KEY', 'sk-test-0123456789-0123456789')
+    with LMServer() as server: yield server
+
+
+def claude(server, **options): return Claude(base_url=server.url, door=Door(first_wait=.01, **options))
+
+
+def sent(server): return [b for b in server.received if 'requests' in b]
+
+
+def test_half_the_price_in_the_order_of_the_requests(server):
+    server.answer = lambda body: Answer(body['messages'][0]['content'][-1:])
+    lm = claude(server)
+    replies = complete_batch(lm, [*REQUESTS, REQUESTS[0]], poll=.01)
+    assert [r.text for r in replies] == list('0123450')
+    assert lm.door.usd == pytest.approx(6*35e-6/2)
+    assert lm.complete('Question 3').recorded and len(server.received) == 1
+
+
+def test_each_entry_has_its_own_outcome(server):
+    stops = {'Question 0': 'errored', 'Question 1': 'expired', 'Question 2': 'max_tokens', 'Question 3': 'refusal'}
+    server.answer = lambda body: Answer(stop=stops.get(body['messages'][0]['content'], ''))
+    lm = claude(server)
+    found = complete_batch(lm, REQUESTS, poll=.01)
+    assert [getattr(r, 'outcome', 'complete') for r in found] == \
+        ['bad_request', 'unavailable', 'cut', 'refused', 'complete', 'complete']
+    again = complete_batch(lm, REQUESTS, poll=.01)
+    assert [len(b['requests']) for b in sent(server)] == [6, 2], 'only what was not paid is asked again'
+    assert [getattr(r, 'outcome', 'complete') for r in again][2:] == ['cut', 'refused', 'complete', 'complete']
+
+
+def test_a_stopped_program_waits_for_the_same_batch(server, tmp_path):
+    server.polls = 10**9
+    with Store(tmp_path/'calls.db') as store:
+        found = complete_batch(claude(server, store=store), REQUESTS, poll=.01, deadline=.1)
+        assert {e.outcome for e in found} == {'deadline'}
+    server.polls = 1
+    with Store(tmp_path/'calls.db') as store:
+        assert [r.text for r in complete_batch(claude(server, store=store), REQUESTS, poll=.01)] == ['Hello!']*6
+        assert len(sent(server)) == 1
+        assert complete_batch(claude(server, store=store), REQUESTS, poll=.01)[0].recorded and len(sent(server)) == 1
+
+
+def test_stopped_while_reading(server, tmp_path, monkeypatch):
+    with Store(tmp_path/'calls.db') as store:
+        read, n = _Batch.read, iter(range(99))
+
+        def stop(self, result):
+            if next(n) == 2: raise KeyboardInterrupt
+            return read(self, result)
+        monkeypatch.setattr(_Batch, 'read', stop)
+        with pytest.raises(KeyboardInterrupt): complete_batch(claude(server, store=store), REQUESTS, poll=.01)
+        monkeypatch.setattr(_Batch, 'read', read)
+        found = complete_batch(claude(server, store=store), REQUESTS, poll=.01)
+        assert [r.recorded for r in found].count(True) == 2 and len(sent(server)) == 1
+
+
+def test_a_batch_is_sent_again_only_if_it_was_not_taken(server):
+    server.faults += ['529', '429']
+    assert complete_batch(claude(server), REQUESTS, poll=.01)[0].text == 'Hello!'
+    server.faults.append('reset')
+    found = complete_batch(claude(server), REQUESTS, poll=.01)
+    assert {e.outcome for e in found} == {'connection'} and len(server.batches) == 1
+
+
+def test_the_budget_holds(server):
+    found = complete_batch(claude(server, budget_usd=.001), REQUESTS, poll=.01)
+    assert {e.outcome for e in found} == {'over_budget'} and not server.received
+
+
+def test_decomposing_in_batches(server):
+    server.answer = answer
+    questions = load_benchmark(sample_path()/'benchmark.json').questions
+    decompose = LMDecomposer(claude(server))
+    decompose.prepare(questions, batch=.01)
+    assert len(server.received) == 1
+    assert all(c.text in q.gold_answer for q in questions for c in decompose(q))
+    assert len(server.received) == 1
