@@ -110,7 +110,7 @@ TestTalk = Talk.TestCase
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(120, 900), st.lists(st.integers(0, 60), min_size=60, max_size=120))
+@given(st.integers(600, 1500), st.lists(st.integers(0, 60), min_size=60, max_size=120))
 def test_the_beginning_stays_the_same_between_compactions(budget, sizes):
     "Twenty compactions and more: the context grows at its end, shrinks rarely, and can always be rebuilt."
     with tempfile.TemporaryDirectory() as folder:
