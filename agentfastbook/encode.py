@@ -31,7 +31,7 @@ class Tokens:
         "The characters of each token."
         return [text[a:b].casefold() for a,b in zip(self.starts, self.ends)]
 
-# %% ../nbs/06_encode.ipynb #d9f30963
+# %% ../nbs/06_encode.ipynb #5fcdfd9e
 _ADDED = 4 # most tokens that a model adds to a text: class, separator, and ColBERT's marker
 
 def _cuts(offsets, size):
@@ -105,7 +105,8 @@ def _window_tokens(features, ids, offsets, start, name):
     row,n = features['input_ids'].tolist(),len(ids)
     at = next((i for i in range(len(row)-n+1) if row[i:i+n] == ids), None)
     if at is None:
-        raise FastbookError(f'{name} did not take in all {n} tokens of a window, so its vectors would not fit the text; '
+        raise FastbookError(f'{name} did not take in all {n} tokens of a window, '
+                            f'so its vectors would not fit the text; '
                             'use another encoder')
     kept = features['attention_mask'][at:at+n].bool().cpu().numpy()
     states = features['token_embeddings'][at:at+n].float().cpu().numpy()[kept]

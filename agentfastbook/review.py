@@ -112,7 +112,7 @@ def samplers(
 def _stratified(table, n, seed, by): return sample_stratified(table, n, by, seed)
 def _uncertain(table, n, seed, by): return sample_uncertain(table, n, by)
 
-# %% ../nbs/20_review.ipynb #e1c5831a
+# %% ../nbs/20_review.ipynb #c57d2e84
 class Review:
     "A sitting with a widget; also a static page."
     def __init__(self,
@@ -173,6 +173,14 @@ class Review:
         bar = w.Box(list(self._bar.values()), layout=w.Layout(flex_flow='row wrap', max_width='68rem'))
         self.show(self.sitting.state())
         return w.VBox([bar, self.pane])
+
+    def save(self,
+        path:str|Path, # file to write
+        rows:int=1000, # most rows in it
+    )->None:
+        "Write the static page, to be opened without Jupyter or sent to somebody."
+        html = page('Review', review_html(self.sitting, rows))
+        Path(path).write_text(html, encoding='utf-8', errors='backslashreplace')
 
     def _repr_html_(self): return str(review_html(self.sitting))
     def _repr_mimebundle_(self, **options):

@@ -6,7 +6,7 @@
 __all__ = ['Source', 'decompose_view', 'matched_words', 'retrieve_view', 'extract_view', 'call_view', 'call_rows', 'trace_view',
            'trace_rows', 'differences', 'pair_rows']
 
-# %% ../nbs/18_steps.ipynb #5e7398f6
+# %% ../nbs/18_steps.ipynb #b0c929bc
 import json,re
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -17,7 +17,7 @@ from .benchmark import Benchmark
 from .store import Store
 from .matching import label_components
 from .retrieve import _function_words,terms
-from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows,view_html
+from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows
 
 # %% ../nbs/18_steps.ipynb #5eab95ca
 class Source:
