@@ -6,7 +6,7 @@
 __all__ = ['Engines', 'engine_name', 'item_id', 'curate_question', 'curated_question', 'question_html', 'Curation', 'curate',
            'score_dataset']
 
-# %% ../nbs/13_pipeline.ipynb #8553b766
+# %% ../nbs/13_pipeline.ipynb #a185d9d7
 import json,os,re
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED,BrokenExecutor,Executor,wait
@@ -23,6 +23,7 @@ from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
 from .metrics import Extraction,score_extraction
 from .matching import drop_duplicates,score_decomposition
 from .store import Call,Item,Store
+from .labels import apply_reviews,reviewed_question,reviewed_spans
 from .show import Html,highlight,page,visible
 from .decompose import RuleDecomposer
 from .retrieve import Retriever
@@ -178,7 +179,7 @@ class Curation:
         failed = ''.join(f'<p><b>{visible(k)}</b>: {visible(v)}</p>' for k,v in self.errors.items())
         return f'<p>{visible(repr(self))}</p>{failed}'
 
-# %% ../nbs/13_pipeline.ipynb #54084f20
+# %% ../nbs/13_pipeline.ipynb #e95cd6d5
 def _write(path, pieces):
     "Write a file from pieces of text, all or nothing."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -216,18 +217,20 @@ def _report(curation, details, config):
 
 def _export(store, run, out, known, ids, errors, config, asked):
     "Write the three files from the store; `ids` are the items' ids by question."
-    curated,lines,details = [],[],[]
+    curated,details,reviews = [],[],reviewed_spans(store)
     def pieces():
         for q,chapter in known:
             if q.id in errors: continue
             item = store.find_item(ids[q.id])
-            curated.append(curated_question(q, chapter, item))
+            curated.append(reviewed_question(curated_question(q, chapter, item), chapter, store, reviews))
             if len(details) < _SHOWN: details.append(_details(curated[-1], chapter, item))
             yield from _passage_lines(q, item)
     _write(out/'passages.jsonl', pieces())
     curation = Curation(out, run, curated, errors)
     failed = [replace(q, components=(), question_components=()) for q in asked if q.id in errors]
-    _write(out/'dataset.json', [json.dumps(_dataset(curated+failed, errors), indent=1)])
+    chapters = {c.number: c for _,c in known}.values()
+    data = apply_reviews(_dataset(curated+failed, errors), store, chapters)
+    _write(out/'dataset.json', [json.dumps(data, indent=1)])
     _write(out/'report.html', [page('Curated questions', '\n'.join(_report(curation, details, config)))])
     return curation
 

@@ -19,21 +19,21 @@ from .reply import Reply
 from .store import Call,Item,Store,_row_call
 from .prompts import Diff,PromptRepo,word_diff
 
-# %% ../nbs/07_provenance.ipynb #20dd06c6
+# %% ../nbs/07_provenance.ipynb #e75d2c24
 def keep_parts(
     repo:PromptRepo,
     parts:list[Part], # checked: a part with a key is refused
 )->str: # id of a Git tree, 40 hexadecimal digits; the same for the same parts
     "Keep the texts of parts as Git blobs, and the list of them as a tree."
-    builder,sources = repo._repo.TreeBuilder(),{}
+    builder = repo._repo.TreeBuilder()
     def add(name, text): builder.insert(name, repo._repo.create_blob(text.encode('utf-8', 'surrogatepass')), _FILE)
     for i,p in enumerate(parts):
         refuse_secrets(p.text, f'part {i+1} ({p.kind})')
         if not re.fullmatch(r'[\w-]+', p.kind):
             raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
         add(f'{i:04}-{p.kind}', p.text)
-        if p.source and p.kind not in ('instruction','example'): sources[f'{i:04}'] = p.source
-    if sources: add('sources.json', json.dumps(sources, sort_keys=True))
+        own = p.kind in ('instruction','example')
+        if p.source and not own: add(f'{i:04}-{p.kind}.json', json.dumps(p.source, sort_keys=True))
     return str(builder.write())
 
 _FILE = 0o100644 # Git's mode of a plain file
@@ -47,8 +47,8 @@ def kept_parts(
     except (KeyError, ValueError) as e:
         raise FastbookError(f"the parts '{tree}' are not in the repository '{repo.path.name}'; open the one that "
                             "the call was made with") from e
-    sources = json.loads(files.pop('sources.json', '{}'))
-    return [Part(name[5:], text, sources.get(name[:4], {})) for name,text in sorted(files.items())]
+    return [Part(name[5:], text, json.loads(files.get(f'{name}.json', '{}'))) for name,text in sorted(files.items())
+            if not name.endswith('.json')]
 
 # %% ../nbs/07_provenance.ipynb #33e39023
 @dataclass

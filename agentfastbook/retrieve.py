@@ -96,7 +96,7 @@ def prefer_neighbours(
     preferred[rest] = scores[order[first-1]] - 1e-5 - scores.std()*(moved[rest].max()-moved[rest])
     return preferred
 
-# %% ../nbs/11_retrieve.ipynb #df11ba00
+# %% ../nbs/11_retrieve.ipynb #31174036
 class _Bm25:
     "bm25s over lists of terms; any number of documents, and they may be empty."
     def __init__(self, documents, b):
@@ -152,7 +152,7 @@ class BM25(_Index):
     def __init__(
         self,
         passages:list[Passage], # of one chapter; plain strings will do
-        pair_weight:float=.3, # of two neighbouring words that are neighbours in the passage, too
+        pair_weight:float=.25, # of two neighbouring words that are neighbours in the passage, too
         block_weight:float=.5, # of the best single block of a passage
     ):
         self.passages,self.pair_weight,self.block_weight = list(passages),pair_weight,block_weight
