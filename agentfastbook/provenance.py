@@ -19,36 +19,42 @@ from .reply import Reply
 from .store import Call,Item,Store,_row_call
 from .prompts import Diff,PromptRepo,word_diff
 
-# %% ../nbs/07_provenance.ipynb #e75d2c24
+# %% ../nbs/07_provenance.ipynb #8b68981f
 def keep_parts(
     repo:PromptRepo,
     parts:list[Part], # checked: a part with a key is refused
 )->str: # id of a Git tree, 40 hexadecimal digits; the same for the same parts
     "Keep the texts of parts as Git blobs, and the list of them as a tree."
-    builder = repo._repo.TreeBuilder()
-    def add(name, text): builder.insert(name, repo._repo.create_blob(text.encode('utf-8', 'surrogatepass')), _FILE)
+    git,mode = repo._repo,repo._git.enums.FileMode
+    def blob(text): return git.create_blob(text.encode('utf-8', 'surrogatepass')),mode.BLOB
+    def tree(files):
+        builder = git.TreeBuilder()
+        for name,file in files.items(): builder.insert(name, *file)
+        return builder.write(),mode.TREE
+    def kept(p):
+        if not p.source or p.kind in ('instruction','example'): return blob(p.text)
+        return tree({'text': blob(p.text), 'source.json': blob(json.dumps(p.source, sort_keys=True))})
     for i,p in enumerate(parts):
         refuse_secrets(p.text, f'part {i+1} ({p.kind})')
         if not re.fullmatch(r'[\w-]+', p.kind):
             raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
-        add(f'{i:04}-{p.kind}', p.text)
-        own = p.kind in ('instruction','example')
-        if p.source and not own: add(f'{i:04}-{p.kind}.json', json.dumps(p.source, sort_keys=True))
-    return str(builder.write())
-
-_FILE = 0o100644 # Git's mode of a plain file
+    return str(tree({f'{i:04}-{p.kind}': kept(p) for i,p in enumerate(parts)})[0])
 
 def kept_parts(
     repo:PromptRepo,
     tree:str, # from `keep_parts`
 )->list[Part]: # every character as it was
     "The parts again."
-    try: files = {e.name: e.data.decode('utf-8', 'surrogatepass') for e in repo._repo[tree]}
+    def part(entry):
+        kind = entry.name[5:]
+        if entry.type_str == 'blob': return Part(kind, _text(entry))
+        return Part(kind, _text(entry/'text'), json.loads(_text(entry/'source.json')))
+    try: return [part(e) for e in sorted(repo._repo[tree], key=lambda e: e.name)]
     except (KeyError, ValueError) as e:
         raise FastbookError(f"the parts '{tree}' are not in the repository '{repo.path.name}'; open the one that "
                             "the call was made with") from e
-    return [Part(name[5:], text, json.loads(files.get(f'{name}.json', '{}'))) for name,text in sorted(files.items())
-            if not name.endswith('.json')]
+
+def _text(blob): return blob.data.decode('utf-8', 'surrogatepass')
 
 # %% ../nbs/07_provenance.ipynb #33e39023
 @dataclass

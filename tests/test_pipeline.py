@@ -7,7 +7,8 @@ import pytest
 
 from agentfastbook.benchmark import load_benchmark
 from agentfastbook.book import read_book, sample_path
-from agentfastbook.core import FastbookError
+from agentfastbook.core import FastbookError, Span
+from agentfastbook.labels import annotate, span_label
 from agentfastbook.pipeline import curate
 from agentfastbook.retrieve import Retriever
 from agentfastbook.store import Store
@@ -203,3 +204,20 @@ def test_hopeless_input_is_an_error_with_a_remedy(tmp_path):
         (SAMPLE, next(SAMPLE.glob('01_*.ipynb')), "under the key 'questions'"),
     ]:
         with pytest.raises(FastbookError, match=message): quiet(book, benchmark, tmp_path/'out')
+
+
+def test_a_person_s_correction_survives_the_next_run(tmp_path):
+    out = tmp_path/'out'
+    curation = quiet(SAMPLE, SAMPLE/'benchmark.json', out)
+    question, component, context = next((q, i, c.contexts[0]) for q in curation.questions for i, c in enumerate(q.components) if c.contexts)
+    shorter = Span(context.span.start, context.span.start+20)
+    with Store(out/'traces.db') as store:
+        item = question.id
+        call = store.calls(step='extract').query('item == @item').iloc[component]
+        annotate(store, 'reader', span_label(call.id, 'fix', shorter, context.span))
+    again = quiet(SAMPLE, SAMPLE/'benchmark.json', out)
+    fixed = next(q for q in again.questions if q.id == question.id).components[component]
+    assert shorter in [x.span for x in fixed.contexts] and context.span not in [x.span for x in fixed.contexts]
+    saved = next(q for q in json.loads((out/'dataset.json').read_text())['questions'] if f"{q['chapter']}/{q['question_number']}" == question.id)
+    assert 'reviewed' in json.dumps(saved['answer_context'][component])
+    assert context.text[:20] in saved['answer_context'][component]['context']
