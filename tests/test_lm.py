@@ -159,8 +159,8 @@ def test_retry_after_holds_up_all_threads(server):
 
 # what stays wrong
 
-FATAL = {'400': 'bad_request', '401': 'unauthorized', '404': 'unknown_model', '413': 'too_large', 'too-long': 'too_long',
-         '429 x-should-retry=false': 'rate_limited'}
+FATAL = {'400': 'bad_request', '401': 'unauthorized', '404': 'unknown_model', '413': 'too_large',
+         'too-long': 'too_long', '429 x-should-retry=false': 'rate_limited'}
 
 
 @pytest.mark.parametrize('how', ['sync', 'async', 'stream'])
@@ -204,7 +204,8 @@ def test_the_deadline_ends_a_call(server):
     assert time.monotonic()-start < 1.5
 
 
-BAD = {'cut': Answer('<component>Yeast ea', stop='max_tokens'), 'refused': Answer('', stop='refusal'), 'empty': Answer('')}
+BAD = {'cut': Answer('<component>Yeast ea', stop='max_tokens'), 'refused': Answer('', stop='refusal'),
+       'empty': Answer('')}
 BAD_CHAT = {'cut': Answer('<component>Yeast ea', stop='length'), 'refused': Answer('', stop='content_filter'),
             'empty': Answer('')}
 

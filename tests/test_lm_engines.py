@@ -15,6 +15,7 @@ from agentfastbook.lm_extract import HybridExtractor, LMExtractor, numbered_sent
 from agentfastbook.pipeline import curate
 from agentfastbook.reply import LMError, Reply, Usage
 from agentfastbook.retrieve import Retriever
+from agentfastbook.store import Store
 from hypothesis import HealthCheck, given, settings, strategies as st
 from lm_server import Answer, LMServer
 
@@ -223,3 +224,34 @@ def test_hybrids_ask_only_where_the_rules_are_unsure(server):
     ranked, n = Retriever()(component, chapter), len(server.received)
     assert HybridExtractor(LMExtractor(lm), least=0.)(component, ranked, chapter)
     assert len(server.received) == n
+
+
+def test_a_passage_that_gives_orders_gives_no_text(server):
+    chapter, component = BOOK[1], QUESTIONS[0].components[0]
+    ranked = Retriever()(component, chapter)
+    server.answer = lambda body: Answer(data=dict(numbers=[1], search='HACKED', text='HACKED'))
+    spans = LMExtractor(Claude(base_url=server.url))(component, ranked, chapter)
+    assert [s.of(chapter.text) in chapter.text for s in spans] == [True]
+    server.answer = lambda body: Answer('HACKED')
+    with pytest.raises(LMError, match='unstructured'):
+        LMExtractor(Claude(base_url=server.url))(component, ranked, chapter)
+
+
+def test_a_run_that_failed_half_way_goes_on_and_pays_nothing_twice(server, tmp_path):
+    "The key is revoked after 12 calls; with a new one the same run goes on."
+    def run(n_good):
+        server.faults.extend(['sleep 0']*n_good + ['401']*1000)
+        with Store(tmp_path/'lm.db') as store:
+            lm = Claude(base_url=server.url, door=Door(store, first_wait=.01))
+            decompose = LMDecomposer(lm)
+            decompose.prepare(QUESTIONS)
+            res = curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=decompose,
+                         extract=LMExtractor(lm), progress=False)
+        server.faults.clear()
+        return res
+    first = run(12)
+    assert len(server.paid) == 12 and first.errors and all('unauthorized' in e for e in first.errors.values())
+    second = run(1000)
+    assert not second.errors
+    paid = [json.dumps(b, sort_keys=True) for b in server.paid]
+    assert len(paid) == len(set(paid)) > 30
