@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['keep_parts', 'kept_parts', 'Asker', 'find_call', 'Why', 'why', 'Replay', 'replay', 'tidy']
 
-# %% ../nbs/07_provenance.ipynb #19ec1c4c
+# %% ../nbs/07_provenance.ipynb #f6f2b766
 import json,re
 from collections.abc import Callable
 from dataclasses import dataclass,field,replace
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from .core import FastbookError
@@ -19,37 +20,48 @@ from .reply import Reply
 from .store import Call,Item,Store,_row_call
 from .prompts import Diff,PromptRepo,word_diff
 
-# %% ../nbs/07_provenance.ipynb #8b68981f
+# %% ../nbs/07_provenance.ipynb #2b9e9fbf
 def keep_parts(
     repo:PromptRepo,
     parts:list[Part], # checked: a part with a key is refused
 )->str: # id of a Git tree, 40 hexadecimal digits; the same for the same parts
     "Keep the texts of parts as Git blobs, and the list of them as a tree."
-    git,mode = repo._repo,repo._git.enums.FileMode
-    def blob(text): return git.create_blob(text.encode('utf-8', 'surrogatepass')),mode.BLOB
-    def tree(files):
-        builder = git.TreeBuilder()
-        for name,file in files.items(): builder.insert(name, *file)
-        return builder.write(),mode.TREE
-    def kept(p):
-        if not p.source or p.kind in ('instruction','example'): return blob(p.text)
-        return tree({'text': blob(p.text), 'source.json': blob(json.dumps(p.source, sort_keys=True))})
     for i,p in enumerate(parts):
         refuse_secrets(p.text, f'part {i+1} ({p.kind})')
         if not re.fullmatch(r'[\w-]+', p.kind):
             raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
-    return str(tree({f'{i:04}-{p.kind}': kept(p) for i,p in enumerate(parts)})[0])
+    runs = [(own, list(run)) for own,run in groupby(parts, key=lambda p: p.kind in _OWN)]
+    files = [_tree(repo, {f'{j:04}-{p.kind}': _blob(repo, p.text) for j,p in enumerate(run)}) if own else _kept(repo, p)
+             for own,run in runs for p in (run[:1] if own else run)]
+    names = ['prompt' if own else p.kind for own,run in runs for p in (run[:1] if own else run)]
+    return str(_tree(repo, {f'{i:04}-{name}': file for i,(name,file) in enumerate(zip(names, files))})[0])
+
+_OWN = ('instruction','example') # kinds that come from the prompt
+
+def _blob(repo, text):
+    return repo._repo.create_blob(text.encode('utf-8', 'surrogatepass')),repo._git.enums.FileMode.BLOB
+
+def _tree(repo, files):
+    builder = repo._repo.TreeBuilder()
+    for name,file in files.items(): builder.insert(name, *file)
+    return builder.write(),repo._git.enums.FileMode.TREE
+
+def _kept(repo, part):
+    if not part.source: return _blob(repo, part.text)
+    source = json.dumps(part.source, sort_keys=True)
+    return _tree(repo, {'text': _blob(repo, part.text), 'source.json': _blob(repo, source)})
 
 def kept_parts(
     repo:PromptRepo,
     tree:str, # from `keep_parts`
 )->list[Part]: # every character as it was
     "The parts again."
-    def part(entry):
+    def read(entry):
         kind = entry.name[5:]
-        if entry.type_str == 'blob': return Part(kind, _text(entry))
-        return Part(kind, _text(entry/'text'), json.loads(_text(entry/'source.json')))
-    try: return [part(e) for e in sorted(repo._repo[tree], key=lambda e: e.name)]
+        if entry.type_str == 'blob': return [Part(kind, _text(entry))]
+        if 'source.json' in entry: return [Part(kind, _text(entry/'text'), json.loads(_text(entry/'source.json')))]
+        return [Part(e.name[5:], _text(e)) for e in sorted(entry, key=lambda e: e.name)]
+    try: return [p for e in sorted(repo._repo[tree], key=lambda e: e.name) for p in read(e)]
     except (KeyError, ValueError) as e:
         raise FastbookError(f"the parts '{tree}' are not in the repository '{repo.path.name}'; open the one that "
                             "the call was made with") from e
