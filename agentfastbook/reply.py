@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass,fields
 from .core import FastbookError,content_id
 from .secrets import MASK,mask_secrets
 
-# %% ../nbs/04_reply.ipynb #b514b854
+# %% ../nbs/04_reply.ipynb #6b373a76
 OUTCOMES = { # name: what happened and what helps
     'cut': 'the reply reached max_tokens; allow more, or ask for less',
     'truncated': 'the connection ended before the reply did; run again',
@@ -63,6 +63,15 @@ class LMError(FastbookError):
         self.retry = outcome in RETRIED if retry is None else retry
         detail = redact(f'{detail}'.strip())[:500]
         super().__init__(f'{outcome}: {OUTCOMES[outcome]}' + (f' ({detail})' if detail else ''))
+
+    def __reduce__(self): return _restore_error,(self.args, self.__dict__)
+
+def _restore_error(args, state):
+    "An error that comes from another process."
+    error = LMError.__new__(LMError, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 # %% ../nbs/04_reply.ipynb #011f395c
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def show_reading(benchmark, book, index, name):
 def settings(encoder, cache):
     "All settings that the chosen ones were chosen from: name -> list of passages -> index."
     bm25 = {(p, b, n): dict(pair_weight=p, block_weight=b, neighbours=n)
-            for p in (0, .2, .3) for b in (0, .5, .8) for n in (0, .3)}
+            for p in (0, .2, .25, .3) for b in (0, .5, .8) for n in (0, .3)}
     def make(passages, neighbours, **weights):
         index = BM25(passages, **weights)
         index.neighbour_weight = neighbours
