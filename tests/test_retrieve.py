@@ -98,6 +98,7 @@ def test_a_saved_index_says_the_same_as_a_fresh_one(tmp_path_factory, texts, que
 def test_equal_passages_stay_in_reading_order(texts):
     doubled = [Passage(f'{i}', 'c', Span(0, len(t)), t, (), (Span(0, len(t)),)) for i, t in enumerate(texts+texts)]
     for index in (BM25(doubled), Fusion(BM25(doubled), BM25(doubled))):
+        index.neighbour_weight = 0 # or an equal passage may come first for its better neighbours
         for query in texts[:2]:
             place = {r.passage.id: at for at, r in enumerate(index.search(query, k=99))}
             for i in range(len(texts)):
