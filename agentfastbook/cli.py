@@ -5,18 +5,36 @@
 # %% auto #0
 __all__ = ['afb_curate', 'afb_benchmark', 'afb_lint', 'afb_score']
 
-# %% ../nbs/40_cli.ipynb #042e090d
+# %% ../nbs/40_cli.ipynb #1ef7f6ae
 import sys
 from contextlib import contextmanager,nullcontext
-from functools import partial
+from functools import partial,wraps
 from pathlib import Path
 import pandas as pd
-from fastcore.script import call_parse
+from fastcore.script import anno_parser,call_parse
 from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
 
-# %% ../nbs/40_cli.ipynb #ea19f3eb
+# %% ../nbs/40_cli.ipynb #80f32e3e
+def _known_spelling(word, usage):
+    "An option with hyphens or underscores, as this version of fastcore has it."
+    if not word.startswith('--'): return word
+    name,equals,value = word[2:].partition('=')
+    spellings = (name, name.replace('-', '_'), name.replace('_', '-'))
+    return f"--{next((n for n in spellings if f'--{n} ' in usage), name)}{equals}{value}"
+
+def _both_spellings(command):
+    "A command of `call_parse` that takes --max-tokens and --max_tokens: fastcore 1 has the one, fastcore 2 the other."
+    @wraps(command)
+    def run(*args, **kwargs):
+        if args or kwargs or sys._getframe(1).f_globals.get('__name__') != '__main__': return command(*args, **kwargs)
+        parser = anno_parser(command.__wrapped__)
+        words = [_known_spelling(word, parser.format_help()) for word in sys.argv[1:]]
+        given = vars(parser.parse_args(words))
+        return command.__wrapped__(**{k: v for k,v in given.items() if k not in ('pdb','xtra')})
+    return run
+
 @contextmanager
 def _plain_errors():
     "Print our own errors as one line and leave with status 2; Ctrl-C leaves with status 130."
@@ -41,7 +59,7 @@ def _show(table, digits=3):
     with pd.option_context('display.width', 250, 'display.max_columns', None, 'display.max_colwidth', 60):
         print(table.round(digits).to_string(index=False))
 
-# %% ../nbs/40_cli.ipynb #40057b51
+# %% ../nbs/40_cli.ipynb #c0c6d877
 def _encoder(late):
     "The token encoder for the option --late; it loads its model when it is first used."
     from agentfastbook.encode import token_encoder
@@ -60,6 +78,24 @@ def _engines(granularity, encoder, max_tokens, k):
     return dict(decompose=RuleDecomposer(granularity), retrieve=Retriever(_index(encoder), max_tokens, k),
                 extract=RuleExtractor(encoder))
 
+@contextmanager
+def _chosen(lm, budget_usd, out, book, benchmark, granularity, engines, workers):
+    "Engines and executor of a run; with a language model its price is shown before the first call."
+    from concurrent.futures import ProcessPoolExecutor,ThreadPoolExecutor
+    if lm is None:
+        if budget_usd is not None: raise FastbookError('--budget-usd limits a language model; name one with --lm')
+        with (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor: yield engines,executor
+        return
+    from agentfastbook.lm_engines import open_engines,show_estimate
+    with open_engines(lm, out, budget_usd, granularity, engines['retrieve']) as chosen:
+        questions = load_benchmark(benchmark).questions if benchmark else []
+        print(show_estimate(chosen.estimate(questions, read_book(book)), budget_usd), flush=True)
+        with chosen.lm.door.watch(): chosen.prepare(questions)
+        with ThreadPoolExecutor(workers or chosen.lm.door.concurrency) as executor:
+            yield dict(engines, decompose=chosen.decompose, extract=chosen.extract),executor
+        print(chosen.lm.door)
+
+@_both_spellings
 @call_parse
 def afb_curate(
     book:str=None, # folder of chapter notebooks `NN_*.ipynb` (default: the bundled sample)
@@ -70,19 +106,22 @@ def afb_curate(
     max_tokens:int=200, # most tokens (words and punctuation marks) of a passage, >= 1
     k:int=5, # passages retrieved for each component, >= 1
     workers:int=0, # processes to share the questions among; 0: this one
+    lm:str=None, # ask a language model: claude-haiku-4-5, local:FILE.gguf, or a server http://HOST:PORT/v1#MODEL
+    budget_usd:float=None, # most US dollars for the language model (default: no limit)
 ):
     "Curate a retrieval dataset from a book and a benchmark: components, passages and verbatim contexts."
-    from concurrent.futures import ProcessPoolExecutor
     from agentfastbook.pipeline import curate
-    with _plain_errors(), (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor:
+    with _plain_errors():
         book,benchmark = _files(book, benchmark)
-        done = curate(book, benchmark, out, executor=executor, **_engines(granularity, _encoder(late), max_tokens, k))
+        engines = _engines(granularity, _encoder(late), max_tokens, k)
+        with _chosen(lm, budget_usd, out, book, benchmark, granularity, engines, workers) as (engines, executor):
+            done = curate(book, benchmark, out, executor=executor, **engines)
         print(done.summary)
         for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
         print(f"look at {Path(out)/'report.html'}")
         if done.errors: sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #87e4b0bc
+# %% ../nbs/40_cli.ipynb #90171c0a
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
     ('SQLite BM25, keywords by hand', .515, .863, .505, .858), ('bge-small-en-v1.5', .452, .834, .436, .808),
     ('ColBERTv2', .589, .888, .563, .873), ('answerai-colbert-small-v1', .576, .878, .573, .866),
@@ -112,6 +151,19 @@ def _print_retrieval(questions, chapters, encoder, max_tokens):
         table = evaluate_retrieval(questions, chapters, indexes, max_tokens, query)
         for part in (measures, _BUDGETS+['tokens in 10','seconds']): _show(_wide(table, part))
 
+def _reading(questions, chapters, index):
+    "Two ways to limit what is read, each for the rules' components and for those made by hand."
+    from agentfastbook.evaluate import evaluate_reading,gold_components
+    from agentfastbook.decompose import RuleDecomposer
+    from agentfastbook.retrieve import Retriever
+    limits = {'5 of 200 tokens': Retriever(index, 200, 5), 'margin 2, 150 tokens': Retriever(index, 150, 12, margin=2)}
+    tables = {(name, limit): evaluate_reading(questions, chapters, decompose, retrieve)
+              for name,decompose in (('rules', RuleDecomposer()), ('by hand', gold_components))
+              for limit,retrieve in limits.items()}
+    keys = ['components','passages']
+    return pd.concat(tables, names=[*keys, 'row']).reset_index(keys)
+
+@_both_spellings
 @call_parse
 def afb_benchmark(
     book:str=None, # folder of chapter notebooks (default: the bundled sample)
@@ -135,13 +187,14 @@ def afb_benchmark(
         _print_retrieval(questions, chapters, encoder, max_tokens)
         if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
         print('\nWhat the pipeline reads')
-        _show(e.evaluate_reading(questions, chapters, retrieve=engines['retrieve']))
+        _show(_reading(questions, chapters, _index(encoder)))
         print('\nExtraction, gold components as input')
         extractors = {'rules': engines['extract'], 'top passage': e.top_passage}
         extraction = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
         _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
 
-# %% ../nbs/40_cli.ipynb #347e11a9
+# %% ../nbs/40_cli.ipynb #c3baa5ac
+@_both_spellings
 @call_parse
 def afb_lint(
     benchmark:str=None, # JSON file in the layout of fastbook-benchmark (default: the sample's)
@@ -161,7 +214,8 @@ def afb_lint(
             _show(ceilings(questions, chapters))
         if len(defects): sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #dc7f05d4
+# %% ../nbs/40_cli.ipynb #dbeb1e34
+@_both_spellings
 @call_parse
 def afb_score(
     pred:str='afb_out/dataset.json', # the dataset to score
