@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'WEIGHTS_WITH_MEANING', 'sentence_blocks', 'Runs', 'measure_runs', 'measure_meaning', 'keep_runs',
            'RuleExtractor', 'join_passages', 'show_extraction']
 
-# %% ../nbs/12_extract.ipynb #5c4afa86
+# %% ../nbs/12_extract.ipynb #4f94983d
 import re
 from collections import Counter,defaultdict
 from dataclasses import dataclass,field,replace
@@ -19,7 +19,7 @@ import pandas as pd
 from .core import FastbookError,Span,sentences
 from .book import Chapter,Passage,passages
 from .benchmark import Component
-from .retrieve import RankedPassage,terms,_function_words
+from .retrieve import RankedPassage,terms,FUNCTION_WORDS
 from .show import Html,highlight,visible
 
 # %% ../nbs/12_extract.ipynb #92235e51
@@ -42,11 +42,11 @@ def sentence_blocks(
         return [span] if kind in ('code','math') else [s.shift(span.start) for s in sentences(span.of(chapter.text))]
     return [(kind, cut(kind, span)) for kind,span in parts]
 
-# %% ../nbs/12_extract.ipynb #f8405d6c
+# %% ../nbs/12_extract.ipynb #fa30d9f4
 _LONGEST = 12 # sentences of a run that is not a whole block
 _QUESTION_WEIGHT = .5 # of words that only the question has; those of the component have 1
 
-def _words(text): return terms(text, _function_words)
+def _words(text): return terms(text, FUNCTION_WORDS)
 def _rarity(n_blocks, n_with): return np.log(1 + (n_blocks-n_with+.5)/(n_with+.5))
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def measure_runs(
     support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
     return Runs(runs[:,:2], spans, block, support, measures)
 
-# %% ../nbs/12_extract.ipynb #5a389ef2
+# %% ../nbs/12_extract.ipynb #0c3f9be9
 @dataclass(frozen=True)
 class _Tokens:
     "The tokens of a chapter, sentence by sentence."
@@ -179,7 +179,7 @@ def _query_tokens(component, rarity_of, n_blocks, encoder):
     [tokens] = encoder.encode([query], query=True)
     own = max(query.rfind(component.text), 0)
     def weight(start, text):
-        if text in _function_words or not any(c.isalnum() for c in text): return 0.
+        if text in FUNCTION_WORDS or not any(c.isalnum() for c in text): return 0.
         return (1. if start >= own else _QUESTION_WEIGHT)*rarity_of.get(text, _rarity(n_blocks, 0))
     weights = np.array([weight(a, t) for a,t in zip(tokens.starts, tokens.texts(query))])
     kept = weights > 0

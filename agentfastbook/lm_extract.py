@@ -6,7 +6,7 @@
 __all__ = ['Sentence', 'numbered_sentences', 'join_sentences', 'list_request', 'LMExtractor', 'choose_threshold',
            'HybridExtractor']
 
-# %% ../nbs/14_lm_extract.ipynb #693bfbf4
+# %% ../nbs/14_lm_extract.ipynb #3c2c2562
 import math
 from collections.abc import Callable,Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from .reply import Request,make_request
 from .door import LM
 from .book import Chapter
 from .benchmark import Component
-from .retrieve import RankedPassage,Retriever,terms,_function_words
+from .retrieve import RankedPassage,Retriever,terms,FUNCTION_WORDS
 from .extract import RuleExtractor,sentence_blocks
 
 # %% ../nbs/14_lm_extract.ipynb #5d5275e0
@@ -148,7 +148,7 @@ def choose_threshold(
     best = max(sorted(set(probabilities)), key=f1, default=.5)
     return best if any(supports) else .5
 
-# %% ../nbs/14_lm_extract.ipynb #7ead7d0b
+# %% ../nbs/14_lm_extract.ipynb #c2e0e9b6
 @dataclass(frozen=True)
 class HybridExtractor:
     "Rules, and a model for those components of which the rules find too little."
@@ -163,7 +163,7 @@ class HybridExtractor:
     )->list[Span]: # in the chapter's text, in order; [] if nothing supports the component
         "What supports `component` in its passages."
         spans = self.rules(component, ranked, chapter)
-        own = set(terms(component.text, _function_words))
+        own = set(terms(component.text, FUNCTION_WORDS))
         found = {t for s in spans for t in terms(s.of(chapter.text))}
         sure = spans and len(own & found) >= self.least*len(own)
         return spans if sure else self.lm_extractor(component, ranked, chapter)

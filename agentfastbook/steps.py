@@ -6,7 +6,7 @@
 __all__ = ['Source', 'decompose_view', 'matched_words', 'retrieve_view', 'extract_view', 'call_view', 'call_rows', 'trace_view',
            'trace_rows', 'differences', 'pair_rows']
 
-# %% ../nbs/18_steps.ipynb #b0c929bc
+# %% ../nbs/18_steps.ipynb #e3a8ad25
 import json,re
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -16,7 +16,7 @@ from .core import FastbookError,Span,content_id,locate
 from .benchmark import Benchmark
 from .store import Store
 from .matching import label_components
-from .retrieve import _function_words,terms
+from .retrieve import FUNCTION_WORDS,terms
 from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows
 
 # %% ../nbs/18_steps.ipynb #5eab95ca
@@ -90,7 +90,7 @@ def decompose_view(
     panels = (Panel('question', call['input']['question']), _answer_panel(call['input'], call['output']), *_raw(call))
     return View(call['id'], f'{name} decompose', panels, parts, _facts(call))
 
-# %% ../nbs/18_steps.ipynb #73f2a7a1
+# %% ../nbs/18_steps.ipynb #c09a9342
 _EXTRACTED,_MATCHED,_GOLD = 0,1,2
 
 def matched_words(
@@ -98,9 +98,9 @@ def matched_words(
     text:str,
 )->list[Span]: # words of `text` that have the stem of a word of `query`, without function words
     "What a search by words finds."
-    stems = set(terms(query, _function_words))
+    stems = set(terms(query, FUNCTION_WORDS))
     found = re.finditer(r'\w+', text)
-    return [Span(*m.span()) for m in found if stems.intersection(terms(m.group(), _function_words))]
+    return [Span(*m.span()) for m in found if stems.intersection(terms(m.group(), FUNCTION_WORDS))]
 
 def _inside(spans, start, text, group, title):
     for s in spans:
