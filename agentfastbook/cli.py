@@ -121,7 +121,7 @@ def afb_curate(
         print(f"look at {Path(out)/'report.html'}")
         if done.errors: sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #e3452985
+# %% ../nbs/40_cli.ipynb #dcbd34fc
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
     ('SQLite BM25, keywords by hand', .515, .863, .505, .858), ('bge-small-en-v1.5', .452, .834, .436, .808),
     ('ColBERTv2', .589, .888, .563, .873), ('answerai-colbert-small-v1', .576, .878, .573, .866),
@@ -156,7 +156,8 @@ def _reading(questions, chapters, index):
     from agentfastbook.evaluate import evaluate_reading,gold_components
     from agentfastbook.decompose import RuleDecomposer
     from agentfastbook.retrieve import Retriever
-    limits = {'5 of 200 tokens': Retriever(index, 200, 5), 'margin 1.75, 150 tokens': Retriever(index, 150, 12, margin=1.75)}
+    limits = {'5 of 200 tokens': Retriever(index, 200, 5),
+              'margin 1.75, 150 tokens': Retriever(index, 150, 12, margin=1.75)}
     tables = {(name, limit): evaluate_reading(questions, chapters, decompose, retrieve)
               for name,decompose in (('rules', RuleDecomposer()), ('by hand', gold_components))
               for limit,retrieve in limits.items()}

@@ -173,7 +173,7 @@ def pin(self:Conversation,
     turn = self._turn(id)
     self._commit(f"{'Pin' if pinned else 'Let go'}: {turn.title}", [f"{'Pin' if pinned else 'Unpin'}: {turn.id}"])
 
-# %% ../nbs/08_conversations.ipynb #22b4847d
+# %% ../nbs/08_conversations.ipynb #c4f7d50c
 @dataclass(frozen=True)
 class Window:
     "What to send of a conversation."
@@ -202,6 +202,11 @@ def _range_pointer(turns):
     ends = f'{first.id[:_SHORT]}..{last.id[:_SHORT]}'
     return f'[{first.number}-{last.number} {ends} left out] {len(turns)} turns\n'
 
+def _widest(n):
+    "The longest pointer to a range among `n` turns; it grows with the digits of `n` only, or old cuts would move."
+    digits = '9'*len(str(n))
+    return f"[{digits}-{digits} {'a0b1c2d3'[:_SHORT]}..{'a0b1c2d3'[:_SHORT]} left out] {digits} turns\n"
+
 class _Layout:
     "Where to cut: turns before `cut` are pointers, those before `fold` ranges of pointers."
     def __init__(self, turns, budget, count, known):
@@ -213,7 +218,7 @@ class _Layout:
         self.full = _sums(0 if t.pinned else p if t.merged else f for f,p,t in zip(full, pointer, turns))
         self.pointer = _sums(0 if t.pinned else p for p,t in zip(pointer, turns))
         self.pins = _sums(t.pinned for t in turns)
-        self.one_range = count(_range_pointer(turns)) if turns else 0
+        self.one_range = count(_widest(len(turns)))
         for n in range(1, len(turns)+1): self.compact(n)
 
     def size(self, n):

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Tokens', 'TokenEncoder', 'token_encoder']
 
-# %% ../nbs/06_encode.ipynb #11c7b58f
+# %% ../nbs/06_encode.ipynb #192b8f12
 import json, re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Tokens:
         "The characters of each token."
         return [text[a:b].casefold() for a,b in zip(self.starts, self.ends)]
 
-# %% ../nbs/06_encode.ipynb #5fcdfd9e
+# %% ../nbs/06_encode.ipynb #62b4c48d
 _ADDED = 4 # most tokens that a model adds to a text: class, separator, and ColBERT's marker
 
 def _cuts(offsets, size):
@@ -83,7 +84,11 @@ class TokenEncoder:
         texts:list[str], # of any length
         query:bool=False, # are they queries? ColBERT models tell them from passages
     )->list[Tokens]: # for each text
-        "The tokens of each text, each encoded in a window of its surroundings."
+        "The tokens of each text, each encoded in a window of its surroundings; the last few lists are kept."
+        if '_recent' not in self.__dict__: self._recent = lru_cache(maxsize=8)(self._encode)
+        return list(self._recent(tuple(texts), query))
+
+    def _encode(self, texts, query):
         clean = [re.sub('[\ud800-\udfff]', '\ufffd', t) for t in texts]
         size = self._window(query)
         windows = [(i, *w) for i,t in enumerate(clean) for w in self._windows(t, size)]
