@@ -16,7 +16,7 @@ from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
 
-# %% ../nbs/40_cli.ipynb #80f32e3e
+# %% ../nbs/40_cli.ipynb #51444d9f
 def _known_spelling(word, usage):
     "An option with hyphens or underscores, as this version of fastcore has it."
     if not word.startswith('--'): return word
@@ -49,10 +49,11 @@ def _files(book, benchmark):
     if book is None: return sample_path(),benchmark or sample_path()/'benchmark.json'
     return book,benchmark
 
-def _load(book, benchmark):
+def _load(book, benchmark, needs_book=True):
+    "Chapters and questions; a benchmark without its book will do where `needs_book` is False."
+    if benchmark and not book and not needs_book: return None,load_benchmark(benchmark)
     book,benchmark = _files(book, benchmark)
-    if benchmark is None:
-        raise FastbookError("a book without a benchmark can't be measured; give --benchmark FILE, too")
+    if benchmark is None: raise FastbookError(f"questions about the book '{book}' are missing; give their file, too")
     return read_book(book),load_benchmark(benchmark)
 
 def _show(table, digits=3):
@@ -194,7 +195,7 @@ def afb_benchmark(
         extraction = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
         _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
 
-# %% ../nbs/40_cli.ipynb #c3baa5ac
+# %% ../nbs/40_cli.ipynb #11a430c9
 @_both_spellings
 @call_parse
 def afb_lint(
@@ -205,8 +206,7 @@ def afb_lint(
     "Find the defects of a benchmark and print the ceilings they put on the metrics."
     from agentfastbook.lint import ceilings,lint
     with _plain_errors():
-        chapters = read_book(book) if book else None if benchmark else read_book(sample_path())
-        questions = load_benchmark(benchmark or sample_path()/'benchmark.json')
+        chapters,questions = _load(book, benchmark, needs_book=False)
         defects = lint(questions, chapters)
         counted = defects.groupby('defect', sort=False).agg(number=('defect','size'), remedy=('remedy','first'))
         _show(counted.reset_index() if counts else defects[['question','component','defect','value']])
@@ -215,7 +215,7 @@ def afb_lint(
             _show(ceilings(questions, chapters))
         if len(defects): sys.exit(1)
 
-# %% ../nbs/40_cli.ipynb #dbeb1e34
+# %% ../nbs/40_cli.ipynb #d57f338b
 @_both_spellings
 @call_parse
 def afb_score(
@@ -226,5 +226,5 @@ def afb_score(
     "Score a curated dataset against a hand-curated one, with 95% bootstrap intervals over questions."
     from agentfastbook.pipeline import score_dataset
     with _plain_errors():
-        chapters = read_book(book) if book else None if gold else read_book(sample_path())
-        _show(score_dataset(load_benchmark(pred), load_benchmark(gold or sample_path()/'benchmark.json'), chapters))
+        chapters,questions = _load(book, gold, needs_book=False)
+        _show(score_dataset(load_benchmark(pred), questions, chapters))
