@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Call', 'Item', 'Store']
 
-# %% ../nbs/04_store.ipynb #e622960f
+# %% ../nbs/04_store.ipynb #a7a35c68
 import json,os,sqlite3
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass
@@ -13,6 +13,7 @@ from datetime import datetime,timezone
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
+from time import monotonic,sleep
 import pandas as pd
 from fastcore.basics import patch
 from .core import FastbookError,content_id
@@ -80,7 +81,7 @@ def _call_row(call):
 
 def _row_call(row): return Call(**{k: json.loads(v) if k in _JSON else v for k,v in row.items() if k != 'id'})
 
-# %% ../nbs/04_store.ipynb #59c037ba
+# %% ../nbs/04_store.ipynb #c58e96ab
 class Store:
     "Runs, items and calls in one SQLite file; safe to use from several threads and processes."
     def __init__(self,
@@ -94,12 +95,21 @@ class Store:
             self._db = sqlite3.connect(self._uri(), uri=True, timeout=timeout,
                                        check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            if not self.readonly: self._db.execute('pragma journal_mode=wal')
+            if not self.readonly: self._use_log(timeout)
             self._db.execute('pragma synchronous=normal')
             self._migrate()
         except sqlite3.Error as e:
             raise FastbookError(f"can't open the store '{self.path.name}': {e}; "
                                 "give the path of a store file in an existing, writable folder") from e
+
+    def _use_log(self, timeout):
+        "Switch to a write-ahead log; SQLite itself does not wait for another process that is switching, too."
+        until = monotonic()+timeout
+        while True:
+            try: return self._db.execute('pragma journal_mode=wal')
+            except sqlite3.OperationalError as e:
+                if 'locked' not in str(e) or monotonic() > until: raise
+                sleep(.01)
 
     def _uri(self):
         path,log = self.path.absolute(),self.path.with_name(f'{self.path.name}-wal')
