@@ -104,15 +104,14 @@ def curate_question(
     except Exception as e: error = _message(e)
     return Item(item_id(question, chapter_id, engines), question.id, tuple(calls), error)
 
-# %% ../nbs/13_pipeline.ipynb #e7590937
+# %% ../nbs/13_pipeline.ipynb #6fc87b93
 def curated_question(
     question:Question, # as it was asked
     chapter:Chapter,
     item:Item, # finished
 )->Question: # with components, and with contexts that have text, span and cell
     "The question with what the engines found."
-    calls = list(item.calls)
-    found = [c for c in calls if c.step == 'extract']
+    found = [c for c in item.calls if c.step == 'extract']
     made = [_component(c.input['component'], c.output, chapter) for c in found]
     if question.gold_answer: return replace(question, components=tuple(made), question_components=())
     return replace(question, components=(), question_components=tuple(made))

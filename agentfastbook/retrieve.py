@@ -307,7 +307,7 @@ def hybrid(
     "BM25 and late interaction together."
     return Fusion(BM25(passages), LateInteraction(passages, encoder, cache_dir), weights=[1., 2.])
 
-# %% ../nbs/11_retrieve.ipynb #916b4af6
+# %% ../nbs/11_retrieve.ipynb #2c04bf4c
 class Retriever:
     "The retrieval step: a component and its chapter come in, ranked passages come out."
     def __init__(
@@ -330,7 +330,7 @@ class Retriever:
         chapter:Chapter, # any chapter
     )->_Index: # over the passages of `chapter`
         "The index of a chapter, made when it is first asked for."
-        key = content_id(chapter.id, chapter.text)
+        key = chapter.id,chapter.text
         if key not in self._kept: self._kept[key] = self.index(passages(chapter, self.max_tokens))
         self._kept.move_to_end(key)
         while len(self._kept) > self.chapters: self._kept.popitem(last=False)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Html', 'visible', 'highlight', 'page']
 
-# %% ../nbs/08_show.ipynb #9ae3026f
+# %% ../nbs/08_show.ipynb #70ea2da4
 import re
 from html import escape
-from .core import FastbookError,Span
+from .core import Span
 
 # %% ../nbs/08_show.ipynb #64cdbdc0
 class Html(str):
