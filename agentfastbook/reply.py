@@ -96,14 +96,21 @@ class Price:
     cache_read:float # tokens read from what was kept
     date:str # when the price was read, YYYY-MM-DD
     source:str # where
+    long_after:int|None=None # a request with more tokens to read than this costs more; None: all cost the same
+    long_factor:float=1. # how many times as much
+
+_LISTED = { # US dollars per million tokens: read, written, read from what was kept
+    'claude-opus-5-5':(4,20,.2), 'claude-opus-5':(5,25,.5), 'claude-opus-4-8':(5,25,.5), 'claude-opus-4-7':(5,25,.5),
+    'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5),
+    'claude-opus-4':(15,75,1.5), 'claude-sonnet-5-5':(2,10,.1), 'claude-sonnet-5':(2,10,.2), 'claude-sonnet-4-6':(3,15,.3),
+    'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3), 'claude-haiku-5-5':(.1,.5,.01),
+    'claude-haiku-4-5':(1,5,.1), 'claude-3-5-haiku':(.8,4,.08)}
+_LONG = {'claude-haiku-5-5': (100_000, 5.)}
 
 def _claude_prices():
-    rows = {'claude-opus-5':(5,25,.5), 'claude-opus-4-8':(5,25,.5), 'claude-opus-4-7':(5,25,.5),
-            'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5),
-            'claude-sonnet-4-6':(3,15,.3), 'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3),
-            'claude-haiku-4-5':(1,5,.1), 'claude-3-5-haiku':(.8,4,.08)}
-    source = 'platform.claude.com/docs/en/about-claude/pricing'
-    return tuple(Price(m, i, o, 1.25*i, read, '2026-11-21', source) for m,(i,o,read) in rows.items())
+    read = dict(date='2026-11-22', source='platform.claude.com/docs/en/about-claude/pricing')
+    def long(m): return dict(zip(('long_after','long_factor'), _LONG.get(m, ())))
+    return tuple(Price(m, i, o, 1.25*i, kept, **read, **long(m)) for m,(i,o,kept) in _LISTED.items())
 
 PRICES = _claude_prices()
 
@@ -111,8 +118,8 @@ def find_price(
     model:str, # name of a model
     prices:tuple[Price,...]=PRICES, # where to look
 )->Price|None: # the price, None if it is not listed
-    "The price whose name is the longest that `model` starts with, up to a date, an @ or -latest."
-    def names(p): return model == p.model or model.startswith(tuple(p.model+x for x in ('-2','@','-latest')))
+    "The price whose name is the longest that `model` starts with, up to a date, an @, -0 or -latest."
+    def names(p): return model == p.model or model.startswith(tuple(p.model+x for x in ('-2','@','-0','-latest')))
     fitting = [p for p in prices if names(p)]
     return max(fitting, key=lambda p: len(p.model), default=None)
 
@@ -123,8 +130,10 @@ def cost(
 )->float|None: # US dollars, None if the price is unknown
     "What a call costs."
     if price is None: return None
+    read = usage.input_tokens+usage.cache_write_tokens+usage.cache_read_tokens
     per_million = (usage.input_tokens*price.input + usage.output_tokens*price.output
                    + usage.cache_write_tokens*price.cache_write + usage.cache_read_tokens*price.cache_read)
+    if price.long_after is not None and read > price.long_after: per_million *= price.long_factor
     return share*per_million/1e6
 
 # %% ../nbs/04_reply.ipynb #bd624ec4
