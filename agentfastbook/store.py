@@ -68,6 +68,14 @@ create table note(id integer primary key, act integer not null references act, c
     text text not null, content text not null);
 create index label_call on label(call);
 create index note_call on note(call);
+""", """
+create table judgement(id integer primary key, created text not null, judge text not null, version text not null,
+    call text not null, part text not null, passed integer, score real, critique text not null, confidence real,
+    evidence text not null, error text not null, content text not null);
+create index judgement_call on judgement(call);
+create table split(mode text not null, question text not null, part text not null, primary key(mode, question));
+create table opened(id integer primary key, created text not null, mode text not null, judge text not null,
+    version text not null, labels text not null, result text not null);
 """]
 
 _JSON = ('input','output') # fields of a call that are kept as JSON
