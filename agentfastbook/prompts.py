@@ -21,20 +21,14 @@ from .templates import Prompt,parse_prompt
 # %% ../nbs/05_prompts.ipynb #a7e28e0f
 _NAME = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)*')
 
-def _pygit2():
-    try: import pygit2
-    except ImportError as e:
-        raise FastbookError("prompts are kept in Git with pygit2; install it with: "
-                            "pip install 'agentfastbook[prompts]'") from e
-    return pygit2
-
 class PromptRepo:
     "Prompts in a Git repository."
     def __init__(self,
         path:str|Path, # the repository's folder; made if it is new or empty
         author:str='', # name on commits; empty: as Git is set up
     ):
-        self.path,self._git = Path(path),_pygit2()
+        import pygit2 # where it is used: the package is imported fast
+        self.path,self._git = Path(path),pygit2
         try:
             if not self.path.exists() or self.path.is_dir() and not any(self.path.iterdir()):
                 self._git.init_repository(str(self.path), initial_head='main')

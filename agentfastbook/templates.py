@@ -19,12 +19,6 @@ _PLACE = re.compile(r'\{\{(.*?)\}\}', re.S)
 _FIELD = re.compile(r'[a-z][a-z0-9_]*')
 _KEYS = ('name','purpose','fields','reply','model','examples')
 
-def _yaml():
-    try: import yaml
-    except ImportError as e:
-        raise FastbookError("prompt files need PyYAML; install it with: pip install 'agentfastbook[prompts]'") from e
-    return yaml
-
 @dataclass(frozen=True)
 class Prompt:
     "A template with what people and programs should know about it."
@@ -49,8 +43,9 @@ class Prompt:
 
     def markdown(self)->str: # the text of a file
         "The prompt as Markdown with front matter."
+        import yaml # where it is used: the package is imported fast
         front = {k: list(v) if isinstance(v, tuple) else v for k in _KEYS if (v := getattr(self, k))}
-        return f'---\n{_yaml().safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n{self.body}'
+        return f'---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n{self.body}'
 
 # %% ../nbs/03_templates.ipynb #aad36586
 def _is_text_mapping(x): return isinstance(x, dict) and all(isinstance(v, str) for item in x.items() for v in item)
@@ -79,7 +74,7 @@ def parse_prompt(
     what,m = f"prompt '{name}'" if name else 'the prompt',_FRONT.match(text)
     if '\0' in text: raise FastbookError(f"{what} is a binary file, not Markdown; save it as UTF-8 text")
     if not m: raise FastbookError(f"{what} has no front matter; start the file with --- , `name: ...` and ---")
-    yaml = _yaml()
+    import yaml
     try: front = yaml.safe_load(m[1]) or {}
     except yaml.YAMLError as e:
         where = f' in line {e.problem_mark.line+2}' if getattr(e, 'problem_mark', None) else ''
