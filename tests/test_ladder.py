@@ -74,4 +74,9 @@ def test_importing_the_package_loads_next_to_nothing():
 
 @pytest.mark.parametrize('module', MODULES)
 def test_modules_load_no_heavy_packages(module):
-    assert not loaded_by(f'import agentfastbook.{module}') & set(HEAVY)
+    allowed = {'torch'} if module.startswith('tiny.') else set()  # a model is a torch module
+    assert not loaded_by(f'import agentfastbook.{module}') & (set(HEAVY) - allowed)
+
+
+def test_only_what_needs_models_loads_torch():
+    for module in ('tiny', 'tiny.stories', 'tiny.data'): assert 'torch' not in loaded_by(f'import agentfastbook.{module}')
