@@ -29,6 +29,7 @@ def batch_entry(
     params = dict(model=lm.model, messages=messages, max_tokens=length)
     if system: params['system'] = system
     if temperature is not None: params['temperature'] = temperature
+    params.update(options.get('extra_body', {}))
     if 'tools' in options:
         params.update(tools=options['tools'], tool_choice=dict(type='tool', name=options['tool_choice']))
     return dict(custom_id=request.key(repr(lm)), params=params)
@@ -91,7 +92,7 @@ class _Batch:
 
     def run(self, poll, deadline):
         "Outcomes by key; every request that was open has one."
-        res,most = {},[Usage(r.most_tokens, r.max_tokens) for r in self.open.values()]
+        res,most = {},[self.lm.most_usage(r) for r in self.open.values()]
         price = cost(sum(most, Usage()), self.lm.price, _SHARE)
         try:
             while wait := self.door.admit(self.name, sum(u.total for u in most), price): time.sleep(wait)

@@ -9,7 +9,7 @@ __all__ = ['Door', 'lm_usage', 'LM']
 import asyncio,math,random,time
 from collections import Counter
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import asynccontextmanager,contextmanager
 from dataclasses import asdict,replace
 from threading import BoundedSemaphore,RLock
 from time import monotonic
@@ -18,11 +18,14 @@ import pandas as pd
 from fastcore.basics import patch
 from tenacity import AsyncRetrying,Retrying
 from tqdm.auto import tqdm
+from .core import FastbookError
 from .store import Call,Item,Store
 from .reply import LMError,PRICES,Price,Reply,Request,Usage,check_reply,cost,find_price,make_request,redact
 
 # %% ../nbs/05_door.ipynb #73b9916c
 _COUNTS = ('calls','recorded','failed','attempts')
+_ONE_PROCESS = ("a Door, or a model behind it, can't be sent to another process: its limits and its budget hold within "
+                "one; use threads (ThreadPoolExecutor), which wait for a server as well")
 
 class Door:
     "Limits, budget, record and sums for all calls to language models."
@@ -35,7 +38,7 @@ class Door:
         tokens_per_minute:float|None=None, # None: no limit
         attempts:int=6, # how often a call is tried
         timeout:float=60., # seconds for one attempt
-        deadline:float=300., # seconds for a call with all attempts and waits
+        deadline:float=300., # seconds for a call with all attempts and waits, from when its turn comes
         first_wait:float=.5, # seconds before the second try, about; it doubles each time
         prices:tuple[Price,...]=PRICES, # what models cost
     ):
@@ -47,11 +50,17 @@ class Door:
         self._lock,self._loops,self._kept,self._going = RLock(),WeakKeyDictionary(),{},{}
         self._paused_until,self._out,self._unknown,self._sums,self._run,self._bar = 0.,{},[0, 0.],{},None,None
 
-    def slots_of(self,
-        loop, # an asyncio event loop
-    )->asyncio.Semaphore: # for the calls of this loop
-        "The concurrency limit for asynchronous calls."
-        with self._lock: return self._loops.setdefault(loop, asyncio.Semaphore(self.concurrency))
+    def __reduce__(self): raise FastbookError(_ONE_PROCESS)
+
+    @asynccontextmanager
+    async def aslot(self):
+        "One of the calls at once, for asyncio; it counts with those of threads."
+        with self._lock:
+            turn = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.concurrency))
+        async with turn:
+            while not self.slots.acquire(blocking=False): await asyncio.sleep(.005)
+            try: yield
+            finally: self.slots.release()
 
     def pause(self,
         seconds:float, # from now
@@ -252,7 +261,7 @@ class _Call:
     "One request on its way through the door: admission, attempts, and what was paid in vain."
     def __init__(self, lm, request, step, prompt):
         self.lm,self.door,self.request,self.where = lm,lm.door,request,(step, prompt, lm.model)
-        self.key,self.lost,self.attempts,self.start = request.key(repr(lm)),(Usage(), 0.),0,time.monotonic()
+        self.key,self.lost,self.attempts,self.start = request.key(repr(lm)),(Usage(), 0.),0,None
 
     @property
     def left(self): return self.door.deadline-(time.monotonic()-self.start)
@@ -261,8 +270,9 @@ class _Call:
     def timeout(self): return max(.001, min(self.door.timeout, self.left))
 
     def admit(self):
+        self.start = self.start or time.monotonic()
         if self.left <= 0: raise LMError('deadline', f'{self.door.deadline:g} s')
-        most = Usage(self.request.most_tokens, self.request.max_tokens)
+        most = self.lm.most_usage(self.request)
         return min(self.door.admit(self, most.total, cost(most, self.lm.price)), max(self.left, .001))
 
     @contextmanager
@@ -285,6 +295,11 @@ class _Call:
             if e.retry: self._lose(self.reply.usage)
             raise
 
+    async def in_time(self, sending):
+        try:
+            async with asyncio.timeout(self.timeout): return await sending
+        except TimeoutError: raise LMError('timeout', f'no complete reply in {self.door.timeout:g} s') from None
+
     def _settle(self, usage, free):
         self.door.settle(self, usage, cost(usage, self.lm.price) if usage else None, free, self.where)
 
@@ -305,7 +320,7 @@ class _Call:
 
     def finish(self, error=None):
         if isinstance(error, LMError) and self.attempts > 1:
-            spent = time.monotonic()-self.start
+            spent = time.monotonic()-(self.start or time.monotonic())
             error.args = (f'{error}; gave up after {self.attempts} attempts in {spent:.1f} s',)
         reply = None if error else self.reply
         return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost)
@@ -318,6 +333,13 @@ class LM:
     ): self.model,self.door = model,door or Door()
 
     def __repr__(self): return f'{type(self).__name__}({self.model!r})'
+    def __reduce__(self): raise FastbookError(_ONE_PROCESS)
+
+    def most_usage(self,
+        request:Request, # what is going to be asked
+    )->Usage: # tokens that it takes at most; so much is set aside
+        "A bound on the tokens of a call."
+        return Usage(request.most_tokens, request.max_tokens)
 
     @property
     def price(self)->Price|None:
@@ -363,9 +385,10 @@ class LM:
         try:
             async for attempt in AsyncRetrying(**call.rules(sleep=asyncio.sleep)):
                 with attempt:
-                    async with self.door.slots_of(asyncio.get_running_loop()):
+                    async with self.door.aslot():
                         while wait := call.admit(): await asyncio.sleep(wait)
-                        with call.settled(): call.reply = await self._asend(call.request, call.timeout, on_text)
+                        with call.settled():
+                            call.reply = await call.in_time(self._asend(call.request, call.timeout, on_text))
         except BaseException as e: return call.finish(e)
         return call.finish()
 
@@ -375,16 +398,25 @@ class LM:
         **options, # as for `complete`
     )->dict[str,float]: # for each choice its log-probability, <= 0; -inf if it is too unlikely to be listed
         "How likely the model thinks each choice."
-        found = self.complete(messages, choices=list(choices), scores=True, max_tokens=1, **options).data
-        return {c: -math.inf if found[c] is None else found[c] for c in choices}
+        return _scores(self.complete(messages, **_scoring(choices), **options))
+
+    async def ascore_choices(self,
+        messages:str|list[dict], # what the user says
+        choices:list[str], # what the reply may begin with
+        **options, # as for `acomplete`
+    )->dict[str,float]: # as from `score_choices`
+        "`score_choices` for asyncio."
+        return _scores(await self.acomplete(messages, **_scoring(choices), **options))
 
     def estimate(self,
         requests:list[Request], # what is going to be asked
         output_tokens:int=50, # likely length of a reply
     )->float|None: # US dollars, None if the price is not known
         "What the calls will cost, roughly; nothing is sent."
-        used = Usage(sum(r.likely_tokens for r in requests), len(requests)*output_tokens)
-        return cost(used, self.price)
+        prices = [cost(Usage(r.likely_tokens, output_tokens), self.price) for r in requests]
+        return None if self.price is None else sum(prices)
 
+def _scoring(choices): return dict(choices=list(choices), scores=True, max_tokens=1)
+def _scores(reply): return {c: -math.inf if p is None else p for c,p in reply.data.items()}
 def _request(messages, options):
     return messages if isinstance(messages, Request) else make_request(messages, **options)

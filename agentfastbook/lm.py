@@ -6,7 +6,7 @@
 __all__ = ['translate_error', 'Claude', 'OpenAICompatible', 'Replay']
 
 # %% ../nbs/06_lm.ipynb #ba8d0ee2
-import asyncio,json,logging,math,os,time
+import asyncio,json,logging,math,os,re,time
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,13 @@ def _guard_log(sdk):
     log = logging.getLogger(f'{sdk}._base_client')
     if not any(isinstance(f, _Redacted) for f in log.filters): log.addFilter(_Redacted())
 
+def _in_time(pieces, timeout):
+    "Pieces of a stream until the time is over; a server that sends a little now and then is never silent."
+    end = time.monotonic()+timeout
+    for piece in pieces:
+        if time.monotonic() > end: raise LMError('timeout', f'no complete reply in {timeout:g} s')
+        yield piece
+
 @contextmanager
 def _named_errors():
     "Exceptions of this block as `LMError`, without the exception that they come from."
@@ -84,6 +91,10 @@ def _named_errors():
 # %% ../nbs/06_lm.ipynb #e8980ac2
 _CACHED = 512 # tokens: no Claude model caches a shorter prefix
 _TOOL = 'reply' # name of the tool through which structured replies come
+_OLDER = re.compile(r'claude-(2|3|haiku-4|sonnet-4|opus-4(?!-[78]))') # take a temperature and can be made to use a tool
+_QUIET = (('claude-sonnet-5-5','between_tools'), ('claude-haiku-5-5','disabled'), ('claude-opus-5-5',''),
+          ('claude-opus-4','disabled'), ('claude-opus-5','disabled'), ('claude-sonnet-5','disabled')) # no thinking
+_THOUGHTS = 4000 # tokens that are allowed for thinking, where it can't be turned off
 
 def _form(request):
     "The JSON schema that the reply must have, if any; a choice is an object with one member."
@@ -101,7 +112,8 @@ def _cached_client(base):
         def _precall(self, *args):
             messages,kwargs = super()._precall(*args)
             temperature = kwargs.pop('temperature', None)
-            if temperature is not None: kwargs['extra_body'] = dict(temperature=temperature)
+            body = kwargs.get('extra_body', {})
+            if temperature is not None: kwargs['extra_body'] = dict(body, temperature=temperature)
             if not kwargs.get('system'): kwargs.pop('system', None)
             return messages,kwargs
     return Client
@@ -148,10 +160,34 @@ class Claude(LM):
         messages = [dict(m) for m in request.messages]
         if request.documents:
             messages[0]['content'] = [*map(_document, request.documents), _text(messages[0]['content'])]
-        form = _form(request)
-        tool = dict(name=_TOOL, description='Give the reply in this form.', input_schema=form) if form else None
-        return dict(msgs=messages, sp=system, temp=request.temperature, maxtok=request.max_tokens,
-                    **(dict(tools=[tool], tool_choice=_TOOL) if form else {}))
+        return dict(msgs=messages, sp=system, **self._settings(request))
+
+    @property
+    def _thinking(self):
+        "How thinking is turned off; None for a model that does not think unasked, '' for one that always does."
+        if _OLDER.match(self.model): return None
+        return next((how for name,how in _QUIET if self.model.startswith(name)), '')
+
+    def _settings(self, request):
+        "The form of the reply and the settings of sampling, as the model takes them."
+        form,quiet = _form(request),self._thinking
+        if quiet is None:
+            tool = dict(name=_TOOL, description='Give the reply in this form.', input_schema=form)
+            return dict(temp=request.temperature, maxtok=request.max_tokens,
+                        **(dict(tools=[tool], tool_choice=_TOOL) if form else {}))
+        from anthropic import transform_schema
+        output = dict(format=dict(type='json_schema', schema=transform_schema(form))) if form else {}
+        if not quiet: output['effort'] = 'low'
+        body = dict(output_config=output) if output else {}
+        if quiet: body['thinking'] = dict(type=quiet)
+        return dict(temp=None, maxtok=self.most_usage(request).output_tokens, extra_body=body)
+
+    def most_usage(self,
+        request:Request, # what is going to be asked
+    )->Usage: # tokens that it takes at most, thoughts included
+        "A bound on the tokens of a call."
+        most = super().most_usage(request)
+        return most+Usage(0, _THOUGHTS) if self._thinking == '' else most
 
     def _send(self, request, timeout, on_text):
         arguments = self._arguments(request)
@@ -160,7 +196,7 @@ class Claude(LM):
             client = self._client()
             if on_text is None: return _claude_reply(client(**arguments, timeout=timeout), request)
             stream,text = client(**arguments, timeout=timeout, stream=True),''
-            for piece in stream:
+            for piece in _in_time(stream, timeout):
                 text += piece
                 on_text(text)
             return _claude_reply(stream.value, request)
@@ -187,11 +223,17 @@ def _citations(block):
     return [dict(document=c.document_index, start=c.start_char_index, end=c.end_char_index, text=c.cited_text)
             for c in found]
 
+def _json(text):
+    "What is in a JSON text, None if it is none."
+    try: return json.loads(text)
+    except ValueError: return None
+
 def _claude_reply(message, request):
     "A message of the SDK as a Reply."
     blocks,used = list(message.content),message.usage
     text = ''.join(b.text for b in blocks if b.type == 'text')
     data = next((b.input for b in blocks if b.type == 'tool_use'), None)
+    if data is None and _form(request): data = _json(text)
     if request.choices and isinstance(data, dict): text = data = data.get('choice', '')
     usage = Usage(used.input_tokens or 0, used.output_tokens or 0, getattr(used, 'cache_creation_input_tokens', 0) or 0,
                   getattr(used, 'cache_read_input_tokens', 0) or 0)
@@ -248,8 +290,8 @@ class OpenAICompatible(LM):
         with _named_errors():
             if on_text is None: return _chat_reply(create(**arguments, timeout=timeout), request)
             text = _ChatText(on_text)
-            for chunk in create(**arguments, timeout=timeout, stream=True, stream_options=dict(include_usage=True)):
-                text.add(chunk)
+            stream = create(**arguments, timeout=timeout, stream=True, stream_options=dict(include_usage=True))
+            for chunk in _in_time(stream, timeout): text.add(chunk)
             return text.reply(request)
 
     async def _asend(self, request, timeout, on_text):
@@ -273,8 +315,7 @@ def _parsed(text, stop_reason, source, request, scores=None):
     "The reply with its JSON parsed; what can't be parsed has no data."
     data = scores
     if _form(request):
-        try: data = json.loads(text)
-        except ValueError: data = None
+        data = _json(text)
         if request.choices and isinstance(data, dict): text = data = data.get('choice', '')
     used = source.usage
     usage = Usage(used.prompt_tokens or 0, used.completion_tokens or 0) if used else Usage()
@@ -311,9 +352,12 @@ class Replay(LM):
     def __init__(self,
         path:str|Path, # the file, a JSON object with request and reply in each line
         lm:LM|None=None, # whom to ask what is not in the file; None: that is an error
-        door:Door|None=None, # for the sums
+        door:Door|None=None, # for the sums of what is read; None, or another one than the live model's
     ):
-        super().__init__(lm.model if lm else 'replay', door or (lm.door if lm else None))
+        super().__init__(lm.model if lm else 'replay', door)
+        if lm and door is lm.door:
+            raise FastbookError("a Replay and the model that it asks need two doors, or a call would pass the same one "
+                                "twice; leave out `door`")
         self.path,self.lm,self._lock = Path(path),lm,RLock()
         if not self.path.is_file() and lm is None:
             raise LMError('not_recorded', f"'{self.path.name}' is not there; {_HOW}")
@@ -346,7 +390,8 @@ class Replay(LM):
     def _record(self, request, on_text):
         try: reply = self.lm.complete(request, on_text=on_text)
         except LMError as e:
-            if e.reply is None or e.retry: raise
+            passing,e.retry = e.retry,False # the live model has tried often enough
+            if e.reply is None or passing: raise
             reply = e.reply
         kept = dict(text=reply.text, data=reply.data, model=reply.model, stop_reason=reply.stop_reason,
                     usage=reply.usage.__dict__, citations=list(reply.citations))

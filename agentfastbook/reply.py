@@ -102,9 +102,9 @@ class Price:
 _LISTED = { # US dollars per million tokens: read, written, read from what was kept
     'claude-opus-5-5':(4,20,.2), 'claude-opus-5':(5,25,.5), 'claude-opus-4-8':(5,25,.5), 'claude-opus-4-7':(5,25,.5),
     'claude-opus-4-6':(5,25,.5), 'claude-opus-4-5':(5,25,.5), 'claude-opus-4-1':(15,75,1.5),
-    'claude-opus-4':(15,75,1.5), 'claude-sonnet-5-5':(2,10,.1), 'claude-sonnet-5':(2,10,.2), 'claude-sonnet-4-6':(3,15,.3),
-    'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3), 'claude-haiku-5-5':(.1,.5,.01),
-    'claude-haiku-4-5':(1,5,.1), 'claude-3-5-haiku':(.8,4,.08)}
+    'claude-opus-4':(15,75,1.5), 'claude-sonnet-5-5':(2,10,.1), 'claude-sonnet-5':(2,10,.2),
+    'claude-sonnet-4-6':(3,15,.3), 'claude-sonnet-4-5':(3,15,.3), 'claude-sonnet-4':(3,15,.3),
+    'claude-haiku-5-5':(.1,.5,.01), 'claude-haiku-4-5':(1,5,.1), 'claude-3-5-haiku':(.8,4,.08)}
 _LONG = {'claude-haiku-5-5': (100_000, 5.)}
 
 def _claude_prices():

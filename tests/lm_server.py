@@ -5,10 +5,11 @@ chat completions, and that misbehaves when it is told to.
         server.faults += ['529', '429 retry-after=1', 'reset']     # for the next three requests; then all is well
         Claude(base_url=server.url)                               # or OpenAICompatible(server.url+'/v1', 'a-model')
 
-`server.answer` is a function from the request's body to an Answer. `server.received` has all requests, `server.paid`
+The newer Claude models refuse here what they refuse there: a temperature, a forced tool. `server.answer` is a function from the request's body to an Answer. `server.received` has all requests, `server.paid`
 those that were answered in full.
 """
 import json
+import re
 import socket
 import struct
 import threading
@@ -79,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             owner.busy += 1
             owner.busiest = max(owner.busiest, owner.busy)
         try:
+            refused = '' if chat else refusal(body)
+            if refused: return self.send(400, error(400, refused))
             if fault and self.misbehave(fault, body, chat): return
             time.sleep(owner.latency)
             if self.path.endswith('/batches'): return self.send(200, self.batch(owner.new_batch(body)))
@@ -95,6 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         word, *options = fault.split()
         headers = dict(o.split('=') for o in options if '=' in o)
         if word == 'sleep': time.sleep(float(options[0])); return False
+        if word == 'drip': self.stream(body, self.server.owner.answer(body), chat, pause=float(options[0])); return True
         if word == 'reset': self.reset()
         elif word == 'html': self.send(200, '<html><body>Please log in</body></html>', 'text/html')
         elif word == 'broken-json': self.send(200, '{"id": "msg_1", "content": [{"ty')
@@ -106,13 +110,15 @@ class Handler(BaseHTTPRequestHandler):
         else: self.send(int(word), error(int(word), f'fault {word}', chat), **headers)
         return True
 
-    def stream(self, body, answer, chat, fault=''):
+    def stream(self, body, answer, chat, fault='', pause=0.):
         self.send_response(200)
         self.send_header('content-type', 'text/event-stream')
         self.send_header('transfer-encoding', 'chunked')
         self.end_headers()
         events = list((chat_events if chat else message_events)(body, answer))
-        for event in events[:len(events)//2] if fault else events: self.chunk(event)
+        for event in events[:len(events)//2] if fault else events:
+            self.chunk(event)
+            if pause: time.sleep(pause)
         if fault == 'error-in-stream':
             failed = error(529, 'Overloaded', chat)
             self.chunk(f'data: {json.dumps(failed)}\n\n' if chat else f'event: error\ndata: {json.dumps(failed)}\n\n')
@@ -129,13 +135,29 @@ def error(status, message, chat=False):
     return dict(error=inner) if chat else dict(type='error', error=inner)
 
 
+def refusal(body):
+    "What Anthropic's newer models do not take."
+    if not re.match(r'claude-(haiku|sonnet|opus)-(5|4-7|4-8)', body.get('model', '')): return ''
+    if 'temperature' in body: return '`temperature` is deprecated for this model.'
+    if body.get('tool_choice', {}).get('type') == 'tool': return 'tool_choice forces tool use, which is not supported'
+    if body['model'].startswith('claude-opus-5-5') and body.get('thinking', {}).get('type') == 'disabled':
+        return '"thinking.type.disabled" is not supported for this model.'
+    schema = body.get('output_config', {}).get('format', {}).get('schema', {})
+    if schema.get('type') == 'object' and schema.get('additionalProperties') is not False:
+        return "For 'object' type, 'additionalProperties' must be explicitly set to false"
+    return ''
+
+
 def message(body, answer):
-    if answer.data is not None:
+    if answer.data is not None and 'output_config' in body:
+        thought = dict(type='thinking', thinking='', signature='c2ln')
+        content = [thought, dict(type='text', text=json.dumps(answer.data), citations=None)]
+    elif answer.data is not None:
         content = [dict(type='tool_use', id='toolu_1', name='reply', input=answer.data)]
     elif answer.text: content = [dict(type='text', text=answer.text, citations=answer.citations or None)]
     else: content = []
     return dict(id='msg_1', type='message', role='assistant', model=body['model'], content=content, stop_sequence=None,
-                stop_reason=answer.stop or ('tool_use' if answer.data is not None else 'end_turn'),
+                stop_reason=answer.stop or ('tool_use' if any(c['type'] == 'tool_use' for c in content) else 'end_turn'),
                 usage=dict(input_tokens=answer.usage[0], output_tokens=answer.usage[1]))
 
 
@@ -147,6 +169,9 @@ def message_events(body, answer):
         if block['type'] == 'text':
             empty = dict(block, text='')
             deltas = [dict(type='text_delta', text=w) for w in pieces(block['text'])]
+        elif block['type'] == 'thinking':
+            empty = dict(block, signature='')
+            deltas = [dict(type='signature_delta', signature=block['signature'])]
         else:
             empty = dict(block, input={})
             deltas = [dict(type='input_json_delta', partial_json=w) for w in pieces(json.dumps(block['input']))]
@@ -211,7 +236,8 @@ class LMServer:
 
     def result(self, params):
         answer = self.answer(params)
-        if answer.stop == 'errored': return dict(type='errored', error=error(400, 'bad'))
+        if answer.stop == 'errored' or refusal(params):
+            return dict(type='errored', error=error(400, refusal(params) or 'bad'))
         if answer.stop == 'expired': return dict(type='expired')
         self.paid.append(params)
         return dict(type='succeeded', message=message(params, answer))

@@ -35,6 +35,13 @@ def test_half_the_price_in_the_order_of_the_requests(server):
     assert lm.complete('Question 3').recorded and len(server.received) == 1
 
 
+def test_newer_models_get_their_settings(server):
+    server.answer = lambda body: Answer(data=dict(choice='no'))
+    for model in ('claude-haiku-4-5', 'claude-haiku-5-5', 'claude-opus-5-5'):
+        lm = Claude(model, base_url=server.url, door=Door(first_wait=.01))
+        assert complete_batch(lm, [make_request('Is it?', choices=['yes', 'no'])], poll=.01)[0].data == 'no'
+
+
 def test_each_entry_has_its_own_outcome(server):
     stops = {'Question 0': 'errored', 'Question 1': 'expired', 'Question 2': 'max_tokens', 'Question 3': 'refusal'}
     server.answer = lambda body: Answer(stop=stops.get(body['messages'][0]['content'], ''))

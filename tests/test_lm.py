@@ -5,11 +5,14 @@ import json
 import sqlite3
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from agentfastbook.book import sample_path
 from agentfastbook.door import Door, lm_usage
-from agentfastbook.lm import Claude, OpenAICompatible
+from agentfastbook.lm import Claude, OpenAICompatible, Replay
+from agentfastbook.lm_decompose import LMDecomposer
+from agentfastbook.pipeline import curate
 from agentfastbook.reply import LMError, OUTCOMES, Usage, make_request
 from agentfastbook.store import Store
 from lm_server import Answer, LMServer
@@ -75,6 +78,23 @@ def test_a_structured_reply(kind, how, server):
     assert ask(make(kind, server), how, 'Yes?', choices=['yes', 'no']).data == 'no'
 
 
+@pytest.mark.parametrize('how', ['sync', 'async', 'stream'])
+@pytest.mark.parametrize('model', ['claude-haiku-5-5', 'claude-sonnet-5-5', 'claude-opus-5-5', 'claude-opus-4-8'])
+def test_newer_claude_models(model, how, server):
+    lm = Claude(model, base_url=server.url)
+    assert ask(lm, how, 'Say hello.', max_tokens=30).text == 'Hello!'
+    server.answer = lambda body: Answer(data=dict(cuts=[1, 3]))
+    limits = dict(CUTS, properties=dict(cuts=dict(type='array', items=dict(type='integer', minimum=1), maxItems=9)))
+    assert ask(lm, how, 'Cut.', schema=limits).data == dict(cuts=[1, 3])
+    server.answer = lambda body: Answer(data=dict(choice='no'))
+    reply = ask(lm, how, 'Yes?', choices=['yes', 'no'], max_tokens=30)
+    assert (reply.data, reply.text) == ('no', 'no')
+    assert [b['max_tokens'] for b in (server.received[0], server.received[-1])] == \
+        [4030 if model == 'claude-opus-5-5' else 30]*2
+    server.answer = lambda body: Answer('I think the cuts are 1 and 3.')
+    assert outcome(lm, 'Cut again.', how=how, schema=CUTS) == 'unstructured'
+
+
 @pytest.mark.parametrize('how', ['stream'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_stream_shows_the_text_so_far(kind, how, server):
@@ -109,6 +129,9 @@ def test_log_probabilities(server):
     server.answer = lambda body: Answer('Yes')
     assert outcome(make('openai', server), 'Baked?', choices=['yes', 'no'], scores=True) == 'unsupported'
     assert outcome(make('claude', server), 'Baked?', choices=['yes', 'no'], scores=True) == 'unsupported'
+    server.answer = lambda body: Answer('Yes', top={'Yes': -.2, 'No': -2.})
+    scores = asyncio.run(make('openai', server).ascore_choices('Baked?', ['yes', 'no']))
+    assert scores['no'] == pytest.approx(-2)
 
 
 # what goes wrong once, and right the second time
@@ -139,6 +162,36 @@ def test_streams_that_break_off_are_tried_again(fault, kind, server):
 def test_a_hanging_server_is_tried_again(kind, how, server):
     server.faults.append('sleep 2')
     assert ask(make(kind, server, timeout=.3), how, 'Hello').attempts == 2
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_server_that_sends_a_little_now_and_then_is_not_waited_for(kind, server):
+    server.answer = lambda body: Answer('a long story '*50)
+    server.faults += ['drip .05']*2
+    start = time.monotonic()
+    assert outcome(make(kind, server, timeout=.4, attempts=2), 'Tell a story.', how='stream') == 'timeout'
+    assert time.monotonic()-start < 2
+
+
+def test_standing_in_line_does_not_count_as_time_of_the_call(server):
+    server.latency = .1
+    lm = make('claude', server, concurrency=2, deadline=.4)
+
+    async def run(): return await asyncio.gather(*[lm.acomplete(f'Question {n}') for n in range(16)])
+    assert [r.text for r in asyncio.run(run())] == ['Hello!']*16
+    with ThreadPoolExecutor(16) as pool: assert len(list(pool.map(lm.complete, [f'Answer {n}' for n in range(16)]))) == 16
+
+
+def test_threads_and_tasks_share_one_limit(server):
+    server.latency = .05
+    lm = make('claude', server, concurrency=3)
+
+    async def run(): return await asyncio.gather(*[lm.acomplete(f'Question {n}') for n in range(9)])
+    with ThreadPoolExecutor(9) as pool:
+        threads = [pool.submit(lm.complete, f'Answer {n}') for n in range(9)]
+        asyncio.run(run())
+        assert all(f.result().text == 'Hello!' for f in threads)
+    assert server.busiest <= 3 and len(server.paid) == 18
 
 
 def test_retry_after_holds_up_all_threads(server):
@@ -299,6 +352,27 @@ def test_what_a_lost_attempt_may_have_cost_counts_against_the_budget(server):
     assert outcome(lm, 'Hello', max_tokens=2000) == 'timeout'
     assert lm.door.tokens == 0
     assert outcome(lm, 'Hello', max_tokens=2000) == 'over_budget'
+
+
+def test_recording_with_one_call_at_a_time(server, tmp_path):
+    lm = make('claude', server, concurrency=1)
+    server.faults += ['429']
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(Replay(tmp_path/'replies.jsonl', lm).complete, 'abcd'))
+    assert len(replies) == len(server.paid) == 4 and lm.door.usd == pytest.approx(4*35e-6)
+    read = Replay(tmp_path/'replies.jsonl')
+    assert [read.complete(x).text for x in 'abcd'] == ['Hello!']*4 and read.door.usd == 0
+    server.faults += ['529']*9
+    with pytest.raises(LMError, match='overloaded'): Replay(tmp_path/'replies.jsonl', lm).complete('e')
+    assert len(server.received) == 8, 'three attempts, not three times three'
+
+
+def test_a_pool_of_processes_says_use_threads(server, tmp_path):
+    decompose = LMDecomposer(make('claude', server))
+    with ProcessPoolExecutor(1) as pool:
+        done = curate(sample_path(), sample_path()/'benchmark.json', tmp_path, decompose=decompose, executor=pool,
+                      progress=False)
+    assert done.errors and all('use threads' in e for e in done.errors.values()) and not server.received
 
 
 def test_interrupted_in_the_middle(server, tmp_path):
