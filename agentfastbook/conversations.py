@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from .core import FastbookError
 from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,estimate_tokens
-from .prompts import PromptRepo,_encode
+from .repository import _encode
+from .prompts import PromptRepo
 
 # %% ../nbs/08_conversations.ipynb #e16a79cf
 _SHORT = 8 # digits of an id in a pointer

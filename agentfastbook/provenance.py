@@ -18,7 +18,8 @@ from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,fill
 from .reply import Reply
 from .store import Call,Item,Store,_row_call
-from .prompts import Diff,PromptRepo,word_diff
+from .differences import Diff,word_diff
+from .prompts import PromptRepo
 
 # %% ../nbs/07_provenance.ipynb #2b9e9fbf
 def keep_parts(

@@ -16,7 +16,8 @@ import pandas as pd
 from .core import FastbookError,Span,sentences
 from .templates import Prompt,estimate_tokens,fill
 from .store import Store
-from .prompts import PromptRepo,word_diff
+from .differences import word_diff
+from .prompts import PromptRepo
 from .provenance import find_call,kept_parts
 
 # %% ../nbs/09_shorten.ipynb #ff7c72ba

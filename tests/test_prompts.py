@@ -277,11 +277,3 @@ def test_a_bare_repository_is_refused(tmp_path):
     with pytest.raises(FastbookError, match='is bare; clone it'): PromptRepo(tmp_path/'bare')
     (tmp_path/'file').write_text('x', encoding='utf-8')
     with pytest.raises(FastbookError, match='not a Git repository'): PromptRepo(tmp_path/'file')
-
-
-def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pygit2', None)
-    with pytest.raises(FastbookError, match=r"pip install 'agentfastbook\[prompts\]'"): PromptRepo(tmp_path/'prompts')
-    monkeypatch.setitem(sys.modules, 'yaml', None)
-    with pytest.raises(FastbookError, match=r"pip install 'agentfastbook\[prompts\]'"): parse_prompt('---\nname: x\n---\n')
-    assert not (tmp_path/'prompts').exists()
