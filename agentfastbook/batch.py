@@ -120,15 +120,24 @@ def complete_batch(
     deadline:float=90_000., # seconds to wait at most; Anthropic gives up after a day
 )->list[Reply|LMError]: # in the order of the requests; an error where there is no complete reply
     "Ask many things at half the price."
-    where,found,going = (step, prompt, lm.model),{},{}
-    keys = [r.key(repr(lm)) for r in requests]
-    for key in dict.fromkeys(keys):
+    keys,found = [r.key(repr(lm)) for r in requests],{}
+    todo = dict(zip(keys, requests))
+    while todo:
+        found.update(_ask(lm, todo, keys, (step, prompt, lm.model), poll, deadline))
+        todo = {k: r for k,r in todo.items() if isinstance(found[k], float)} # another process asks for these
+        if todo: time.sleep(max(found[k] for k in todo))
+    return [found[k] for k in keys]
+
+def _ask(lm, requests, keys, where, poll, deadline):
+    "Outcomes by key; seconds to wait for those that another process is asking for."
+    found = {}
+    for key in requests:
         try: found[key] = lm.door.claim(key, where)
         except LMError as e: found[key] = e
     going = {k: f for k,f in found.items() if isinstance(f, Future)}
-    mine = {k: r for k,r in zip(keys, requests) if found[k] is None}
+    mine = {k: r for k,r in requests.items() if found[k] is None}
     if mine: found.update(_Batch(lm, mine, keys, where).run(poll, deadline))
     for key,future in going.items():
         try: found[key] = future.result()
         except LMError as e: found[key] = e
-    return [found[k] for k in keys]
+    return found

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from tenacity import AsyncRetrying,Retrying
 from tqdm.auto import tqdm
 from .core import FastbookError
+from .claims import Claims
 from .store import Call,Item,Store
 from .reply import LMError,PRICES,Price,Reply,Request,Usage,check_reply,cost,find_price,make_request,redact
 
@@ -48,6 +49,7 @@ class Door:
         self._rates = {'requests': requests_per_minute, 'tokens': tokens_per_minute}
         self._levels,self._filled = dict(self._rates),monotonic()
         self._lock,self._loops,self._kept,self._going = RLock(),WeakKeyDictionary(),{},{}
+        self._claims = Claims(store.path) if store is not None and not store.readonly else None
         self._paused_until,self._out,self._unknown,self._sums,self._run,self._bar = 0.,{},[0, 0.],{},None,None
 
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)
@@ -162,6 +164,8 @@ class Door:
         return f'{calls}, {self.tokens:,} tokens, {price}'
 
 # %% ../nbs/05_door.ipynb #f1935995
+_AGAIN = .1 # seconds between two looks at what another process is doing
+
 def _reply_data(reply): return {k: v for k,v in redact(asdict(reply)).items() if k != 'recorded'}
 
 def _data_reply(data):
@@ -179,15 +183,23 @@ def _recorded(found, where, door):
 def claim(self:Door,
     key:str, # `Request.key`
     where:tuple[str,str,str], # step, prompt and model, for the sums
-)->Reply|Future|None: # the recorded reply; or what another thread is asking for; None: you ask, and call `finish`
-    "Look whether a call is needed at all."
-    item = None
+)->Reply|Future|float|None: # recorded; asked for by a thread; or by a process: seconds to wait; None: you ask
+    "Look whether a call is needed at all; who gets None asks, and calls `finish`."
     with self._lock:
         if key in self._going: return self._going[key]
-        if self.store is not None: item = self.store.find_item(key)
-        found = item.calls[0].output if item else self._kept.get(key)
-        if found is None: self._going[key] = Future()
+        found = self._find(key)
+        if found is None:
+            if self._claims and not self._claims.take(key): return _AGAIN
+            found = self._find(key) # another process may have finished in between
+            if found is None: self._going[key] = Future()
+            elif self._claims: self._claims.release(key)
     if found is not None: return _recorded(found, where, self)
+
+@patch
+def _find(self:Door, key):
+    if self.store is None: return self._kept.get(key)
+    item = self.store.find_item(key)
+    return item.calls[0].output if item else None
 
 @patch
 def finish(self:Door,
@@ -203,6 +215,7 @@ def finish(self:Door,
     try:
         if isinstance(error, LMError) and not error.retry: reply = error.reply
         if isinstance(error, LMError) or reply: self._keep(key, where, engine, request, reply, error, lost)
+        if self._claims: self._claims.release(key)
     except BaseException as e: error = e
     with self._lock: going = self._going.pop(key)
     self._add(where, calls=1, failed=int(error is not None))
@@ -359,7 +372,7 @@ class LM:
     )->Reply: # complete and in the form that was asked for; everything else is an `LMError`
         "Ask the model, or the record if it has the reply already."
         call = _Call(self, _request(messages, options), step, prompt)
-        found = self.door.claim(call.key, call.where)
+        while isinstance(found := self.door.claim(call.key, call.where), float): time.sleep(found)
         if isinstance(found, Future): return found.result()
         if found is not None: return found
         try:
@@ -379,7 +392,7 @@ class LM:
     )->Reply: # complete and in the form that was asked for
         "`complete` for asyncio: other tasks go on while the model writes."
         call = _Call(self, _request(messages, options), step, prompt)
-        found = self.door.claim(call.key, call.where)
+        while isinstance(found := self.door.claim(call.key, call.where), float): await asyncio.sleep(found)
         if isinstance(found, Future): return await asyncio.wrap_future(found)
         if found is not None: return found
         try:
