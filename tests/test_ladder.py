@@ -11,6 +11,8 @@ LIBRARY = ROOT/'agentfastbook'
 HEAVY = ('torch', 'transformers', 'sentence_transformers', 'fastai', 'anthropic', 'claudette', 'openai', 'llama_cpp',
          'matplotlib', 'sklearn', 'IPython', 'nbdev')
 
+TRAINING = ('tiny.dynamics', 'tiny.training', 'tiny.sweep', 'tiny.stages')  # build on fastai's Learner and Callback
+
 
 def module_name(path):
     "The name of a module inside the package: agentfastbook/tiny/data.py is tiny.data."
@@ -75,6 +77,7 @@ def test_importing_the_package_loads_next_to_nothing():
 @pytest.mark.parametrize('module', MODULES)
 def test_modules_load_no_heavy_packages(module):
     allowed = {'torch'} if module.startswith('tiny.') else set()  # a model is a torch module
+    if module in TRAINING: allowed |= {'fastai', 'matplotlib', 'sklearn', 'IPython'}
     assert not loaded_by(f'import agentfastbook.{module}') & (set(HEAVY) - allowed)
 
 
