@@ -146,7 +146,7 @@ def _items(store, run):
         item['calls'].append({**row, 'input': json.loads(row['input']), 'output': json.loads(raw), 'raw_output': raw})
     return list(found.values())
 
-# %% ../nbs/22_judge.ipynb #e6493ab2
+# %% ../nbs/22_judge.ipynb #b4eeb917
 Judge = Callable[[Case],Verdict] # what all this is about; True, False and None are fine, too
 
 def judge_version(
@@ -168,7 +168,12 @@ def ask_judge(
         verdict = as_verdict(judge(case))
         if verdict.evidence is not None: verdict.evidence.of(case.text)
         return verdict
-    except Exception as e: return Verdict(None, error=f'{type(e).__name__}: {e}')
+    except Exception as e:
+        if getattr(e, 'outcome', '') in _FATAL: raise
+        return Verdict(None, error=f'{type(e).__name__}: {e}')
+
+_FATAL = ('no_key','unauthorized','unknown_model','over_budget','not_recorded','not_installed','not_a_model',
+          'unsupported') # outcomes of `LMError` that the next case would have, too
 
 COLUMNS = ('judge','version','question','step','call','part','passed','score','critique','confidence','evidence',
            'error','engine','content')
