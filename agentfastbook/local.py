@@ -6,14 +6,15 @@
 __all__ = ['try_model', 'choice_grammar', 'Local', 'open_lm']
 
 # %% ../nbs/07_local.ipynb #0b1bfebb
-import json,math,signal,subprocess,sys
-from functools import cached_property
+import asyncio,json,math,signal,subprocess,sys
+from functools import cached_property,partial
 from pathlib import Path
 from threading import RLock
+from time import monotonic
 from .core import FastbookError
 from .reply import LMError,Price,Reply,Request,Usage
 from .door import LM,Door
-from .lm import Claude,OpenAICompatible
+from .lm import Claude,OpenAICompatible,_json
 
 # %% ../nbs/07_local.ipynb #5a39a4a8
 _TEST = """import sys
@@ -60,6 +61,7 @@ class Local(LM):
         seed:int=42, # of sampling, if the temperature is not 0
     ):
         self.path,self.context,self.threads,self.seed,self._lock = Path(path),context,threads,seed,RLock()
+        self._end = math.inf
         super().__init__(self.path.name, door)
 
     def __repr__(self): return f'Local({self.path.name!r}, context={self.context}, seed={self.seed})'
@@ -70,17 +72,37 @@ class Local(LM):
     @cached_property
     def _llama(self):
         try_model(self.path)
-        from llama_cpp import Llama
-        return Llama(str(self.path), n_ctx=self.context, n_threads=self.threads, seed=self.seed, verbose=False)
+        import llama_cpp
+        options = dict(n_ctx=self.context, n_threads=self.threads, seed=self.seed, verbose=False)
+        llama = llama_cpp.Llama(str(self.path), **options)
+        self._late = llama_cpp.ggml_abort_callback(lambda _: monotonic() > self._end) # kept: C only borrows it
+        llama_cpp.llama_set_abort_callback(llama.ctx, self._late, None)
+        return llama
 
     def _send(self, request, timeout, on_text):
         if request.documents: raise LMError('unsupported', f'{self!r} has no documents')
-        with self._lock:
-            try: return self._scores(request) if request.scores else self._write(request, on_text)
-            except (ValueError,RuntimeError) as e:
-                words = str(e)
-                if 'exceed context' in words or 'n_ctx' in words: raise LMError('too_long', words) from None
-                raise LMError('bad_request', words) from None
+        llama,self._end = self._llama,monotonic()+timeout
+        try: return self._scores(llama, request) if request.scores else self._write(llama, request, on_text)
+        except (ValueError,RuntimeError) as e:
+            words = str(e)
+            if monotonic() > self._end: raise LMError('timeout', f'no complete reply in {timeout:g} s') from None
+            if 'exceed context' in words or 'n_ctx' in words: raise LMError('too_long', words) from None
+            raise LMError('bad_request', words) from None
+        finally: self._end = math.inf
+
+    def complete(self,
+        *args, # as for `LM.complete`
+        **kwargs, # as for `LM.complete`
+    )->Reply: # as from `LM.complete`
+        "`LM.complete`, one call after the other: the time of a call begins when the call before it has ended."
+        with self._lock: return super().complete(*args, **kwargs)
+
+    async def acomplete(self,
+        *args, # as for `LM.complete`
+        **kwargs, # as for `LM.complete`
+    )->Reply: # as from `LM.complete`
+        "`complete` in a thread: other tasks go on while the model writes."
+        return await asyncio.to_thread(self.complete, *args, **kwargs)
 
     def _messages(self, request):
         system = '\n\n'.join(filter(None, [request.prefix, request.system]))
@@ -92,25 +114,21 @@ class Local(LM):
         if request.grammar: return LlamaGrammar.from_string(request.grammar, verbose=False)
         if request.schema: return LlamaGrammar.from_json_schema(json.dumps(request.schema), verbose=False)
 
-    def _write(self, request, on_text):
-        llama = self._llama
-        done = llama.create_chat_completion(self._messages(request), max_tokens=request.max_tokens, seed=self.seed,
-                                            temperature=request.temperature or 0., grammar=self._grammar(request))
-        text,data = done['choices'][0]['message']['content'] or '',None
-        if on_text: on_text(text)
-        if request.choices: data = text
-        elif request.schema:
-            try: data = json.loads(text)
-            except ValueError: pass # cut, or a grammar that the schema does not agree with: `check_reply` names it
-        used = done['usage']
-        return Reply(text, data, Usage(used['prompt_tokens'], used['completion_tokens']), model=self.model,
-                     stop_reason=done['choices'][0]['finish_reason'])
+    def _write(self, llama, request, on_text):
+        make = partial(llama.create_chat_completion, self._messages(request), max_tokens=request.max_tokens,
+                       seed=self.seed, temperature=request.temperature or 0., grammar=self._grammar(request))
+        if on_text: text,usage,stop_reason = _streamed(make(stream=True), llama, on_text)
+        else:
+            done = make()
+            text,stop_reason = done['choices'][0]['message']['content'] or '',done['choices'][0]['finish_reason']
+            usage = Usage(done['usage']['prompt_tokens'], done['usage']['completion_tokens'])
+        data = text if request.choices else _json(text) if request.schema else None
+        return Reply(text, data, usage, model=self.model, stop_reason=stop_reason)
 
-    def _scores(self, request):
+    def _scores(self, llama, request):
         "Log-probabilities of the first tokens of the choices after the conversation."
         import numpy as np
-        llama = self._llama
-        prompt = self._prompt(request)
+        prompt = self._prompt(llama, request)
         tokens = llama.tokenize(prompt.encode(), add_bos=False, special=True)
         if len(tokens) >= self.context: raise LMError('too_long', f'{len(tokens)} tokens, context {self.context}')
         first = [llama.tokenize(c.encode(), add_bos=False)[0] for c in request.choices]
@@ -123,15 +141,27 @@ class Local(LM):
         data = {c: float(logits[t]-total) for c,t in zip(request.choices, first)}
         return Reply('', data, Usage(len(tokens), 0), model=self.model, stop_reason='stop')
 
-    def _prompt(self, request):
+    def _prompt(self, llama, request):
         "The conversation in the model's own format, up to where it would answer."
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-        llama = self._llama
         def word(token): return llama.detokenize([token], special=True).decode(errors='replace') if token >= 0 else ''
         template = llama.metadata.get('tokenizer.chat_template')
         if not template: raise LMError('unsupported', f"'{self.path.name}' has no chat template")
         form = Jinja2ChatFormatter(template, eos_token=word(llama.token_eos()), bos_token=word(llama.token_bos()))
         return form(messages=self._messages(request)).prompt
+
+def _streamed(chunks, llama, on_text):
+    "Text, tokens and stop reason of a reply, shown while it is written."
+    text,read,stop_reason = '',None,''
+    for chunk in chunks:
+        if read is None: read = llama.n_tokens # the first token is chosen, and not yet read
+        choice = chunk['choices'][0]
+        stop_reason = choice['finish_reason'] or stop_reason
+        if choice['delta'].get('content'):
+            text += choice['delta']['content']
+            on_text(text)
+    written = llama.n_tokens-(read or 0)+(stop_reason == 'length') # the last token is not read, an end is not written
+    return text,Usage(read or 0, written),stop_reason
 
 # %% ../nbs/07_local.ipynb #f630c455
 def open_lm(

@@ -7,6 +7,8 @@ and with `pytest -m 'not local_model'`.
 
 The first line takes 5 to 12 minutes, once.
 """
+import asyncio
+import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ from importlib.util import find_spec
 import pytest
 from agentfastbook.benchmark import load_benchmark
 from agentfastbook.book import read_book, sample_path
+from agentfastbook.door import Door
 from agentfastbook.decompose import answer_units
 from agentfastbook.local import Local, open_lm, try_model
 from agentfastbook.lm_decompose import LMDecomposer
@@ -57,6 +60,37 @@ def test_probabilities(lm):
 def test_too_long_and_cut(lm):
     with pytest.raises(LMError, match='too_long'): lm.complete('word '*5000)
     with pytest.raises(LMError, match='cut'): lm.complete('Tell a long story.', max_tokens=5)
+
+
+WORDS = 'root ::= word " " word " " word\nword ::= [a-z] [a-z] [a-z]'
+
+
+def test_text_is_shown_while_it_is_written(lm):
+    seen = []
+    shown = lm.complete('Name a colour.', max_tokens=60, grammar=WORDS, on_text=seen.append, sample=1)
+    plain = lm.complete('Name a colour.', max_tokens=60, grammar=WORDS, sample=2)
+    assert len(seen) > 3 and seen[-1] == shown.text and all(b.startswith(a) for a, b in zip(seen, seen[1:]))
+    assert (shown.text, shown.usage, shown.stop_reason) == (plain.text, plain.usage, plain.stop_reason)
+
+
+@pytest.mark.parametrize('question', ['word '*1800, 'Tell a long story.'], ids=['reading', 'writing'])
+@pytest.mark.parametrize('show', [None, str], ids=['silent', 'shown'])
+def test_a_call_that_takes_too_long_is_stopped(lm, question, show, monkeypatch):
+    start = time.monotonic()
+    with monkeypatch.context() as hurry, pytest.raises(LMError, match='timeout'):
+        hurry.setattr(lm.door, 'timeout', .3)
+        hurry.setattr(lm.door, 'attempts', 1)
+        lm.complete(question, max_tokens=200, on_text=show)
+    assert time.monotonic()-start < 5
+    assert lm.complete(f'Is bread baked? {question[:4]} {show}', choices=['yes', 'no'], max_tokens=9).data in ('yes', 'no'), 'it can go on'
+
+
+def test_calls_stand_in_line(lm, monkeypatch):
+    monkeypatch.setattr(lm.door, 'deadline', 15)
+
+    async def run(): return await asyncio.gather(*[lm.acomplete(f'Say {n}.', max_tokens=9, grammar='root ::= "ok"')
+                                                   for n in range(6)])
+    assert [r.text for r in asyncio.run(run())] == ['ok']*6
 
 
 def test_a_file_that_is_no_model(path, tmp_path):
