@@ -79,22 +79,40 @@ def _engines(granularity, encoder, max_tokens, k):
     return dict(decompose=RuleDecomposer(granularity), retrieve=Retriever(_index(encoder), max_tokens, k),
                 extract=RuleExtractor(encoder))
 
+def _prompts(prompts, out):
+    "The prompts' repository for the option --prompts: DIR, or DIR@COMMIT."
+    from agentfastbook.asking import Prompts
+    if prompts is None: return Prompts(Path(out)/'prompts')
+    folder,at,commit = prompts.rpartition('@')
+    return Prompts(prompts) if not at or Path(prompts).is_dir() else Prompts(folder, commit)
+
 @contextmanager
-def _chosen(lm, budget_usd, out, book, benchmark, granularity, engines, workers):
+def _chosen(lm, options, out, book, benchmark, engines, workers):
     "Engines and executor of a run; with a language model its price is shown before the first call."
     from concurrent.futures import ProcessPoolExecutor,ThreadPoolExecutor
     if lm is None:
-        if budget_usd is not None: raise FastbookError('--budget-usd limits a language model; name one with --lm')
+        given = [k for k,v in options.items() if v not in (None,False)]
+        if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
         with (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor: yield engines,executor
         return
+    from agentfastbook.local import open_lm
     from agentfastbook.lm_engines import open_engines,show_estimate
-    with open_engines(lm, out, budget_usd, granularity, engines['retrieve']) as chosen:
-        questions = load_benchmark(benchmark).questions if benchmark else []
-        print(show_estimate(chosen.estimate(questions, read_book(book)), budget_usd), flush=True)
-        with chosen.lm.door.watch(): chosen.prepare(questions)
-        with ThreadPoolExecutor(workers or chosen.lm.door.concurrency) as executor:
-            yield dict(engines, decompose=chosen.decompose, extract=chosen.extract),executor
-        print(chosen.lm.door)
+    from agentfastbook.pipeline import _questions
+    open_lm(lm) # a wrong name is an error before a folder is made
+    prompts,hybrid = _prompts(options.pop('prompts'), out),options.pop('hybrid')
+    chosen = open_engines(lm, prompts, granularity=engines['decompose'].granularity, retrieve=engines['retrieve'],
+                          rules=engines['extract'] if hybrid else None, concurrency=workers or 8, **options)
+    read = read_book(book)
+    print(show_estimate(chosen.estimate(_questions(read, benchmark)[0], read), options['budget_usd']), flush=True)
+    with ThreadPoolExecutor(chosen.lm.door.concurrency) as executor:
+        yield dict(engines, decompose=chosen.decompose, extract=chosen.extract),executor
+    print(chosen.lm.door)
+
+def _show_usage(usage):
+    "What the models took in this run, a row for each step and prompt."
+    if not len(usage): return
+    prompts = usage.prompt.str.replace(r'^([0-9a-f]{10})[0-9a-f]+:', r'\1:', regex=True)
+    _show(usage.assign(prompt=prompts, seconds=usage.seconds.round(1)).drop(columns=['run','engine']), 6)
 
 @_both_spellings
 @call_parse
@@ -106,17 +124,23 @@ def afb_curate(
     late:str=None, # add late interaction: a ColBERT checkpoint or the folder of a token encoder; needs the extra `late`
     max_tokens:int=200, # most tokens (words and punctuation marks) of a passage, >= 1
     k:int=5, # passages retrieved for each component, >= 1
-    workers:int=0, # processes to share the questions among; 0: this one
+    workers:int=0, # processes to share the questions among, 0: this one; with --lm: calls at once, 0: 8
     lm:str=None, # ask a language model: claude-haiku-4-5, local:FILE.gguf, or a server http://HOST:PORT/v1#MODEL
     budget_usd:float=None, # most US dollars for the language model (default: no limit)
+    prompts:str=None, # Git repository with the model's prompts, DIR or DIR@COMMIT; made if new (default: OUT/prompts)
+    hybrid:bool=False, # ask the model only for what the rules are unsure of
+    standalone:bool=False, # have the model reword each component for the search
+    yes_no:float=None, # ask about each sentence, keep those with this probability of yes, 0 to 1; not with Claude
 ):
     "Curate a retrieval dataset from a book and a benchmark: components, passages and verbatim contexts."
     from agentfastbook.pipeline import curate
     with _plain_errors():
         book,benchmark = _files(book, benchmark)
         engines = _engines(granularity, _encoder(late), max_tokens, k)
-        with _chosen(lm, budget_usd, out, book, benchmark, granularity, engines, workers) as (engines, executor):
+        options = dict(budget_usd=budget_usd, prompts=prompts, hybrid=hybrid, standalone=standalone, yes_no=yes_no)
+        with _chosen(lm, options, out, book, benchmark, engines, workers) as (engines, executor):
             done = curate(book, benchmark, out, executor=executor, **engines)
+        _show_usage(done.usage)
         print(done.summary)
         for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
         print(f"look at {Path(out)/'report.html'}")

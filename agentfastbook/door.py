@@ -6,7 +6,7 @@
 __all__ = ['Door', 'lm_usage', 'LM']
 
 # %% ../nbs/05_door.ipynb #9b2e6054
-import asyncio,math,random,time
+import asyncio,json,math,random,time
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import asynccontextmanager,contextmanager
@@ -43,14 +43,22 @@ class Door:
         first_wait:float=.5, # seconds before the second try, about; it doubles each time
         prices:tuple[Price,...]=PRICES, # what models cost
     ):
-        self.store,self.budget_usd,self.budget_tokens,self.prices = store,budget_usd,budget_tokens,tuple(prices)
+        self.budget_usd,self.budget_tokens,self.prices = budget_usd,budget_tokens,tuple(prices)
         self.concurrency,self.attempts,self.timeout,self.deadline = concurrency,attempts,timeout,deadline
         self.first_wait,self.slots = first_wait,BoundedSemaphore(concurrency)
         self._rates = {'requests': requests_per_minute, 'tokens': tokens_per_minute}
         self._levels,self._filled = dict(self._rates),monotonic()
         self._lock,self._loops,self._kept,self._going = RLock(),WeakKeyDictionary(),{},{}
+        self._paused_until,self._out,self._unknown,self._sums,self._bar = 0.,{},[0, 0.],{},None
+        self.keep_in(store)
+
+    def keep_in(self,
+        store:Store|None, # None: in memory only
+        run:int|None=None, # its number in the store; None: a new one, with the first call
+    )->None:
+        "Keep replies there from now on."
+        self.store,self._run = store,run
         self._claims = Claims(store.path) if store is not None and not store.readonly else None
-        self._paused_until,self._out,self._unknown,self._sums,self._run,self._bar = 0.,{},[0, 0.],{},None,None
 
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)
 
@@ -197,9 +205,8 @@ def claim(self:Door,
 
 @patch
 def _find(self:Door, key):
-    if self.store is None: return self._kept.get(key)
-    item = self.store.find_item(key)
-    return item.calls[0].output if item else None
+    item = self.store.find_item(key) if self.store is not None else None
+    return item.calls[0].output if item else self._kept.get(key)
 
 @patch
 def finish(self:Door,
@@ -234,10 +241,12 @@ def _keep(self:Door, key, where, engine, request, reply, error, lost):
     usd = None if reply and reply.usd is None else (reply.usd if reply else 0.)+lost[1]
     read = used.input_tokens+used.cache_write_tokens+used.cache_read_tokens
     call = Call(where[0] or 'lm', engine, redact(request.data), found, str(error or ''), reply.seconds if reply else 0.,
-                where[1], found['reply']['text'] if found else '', read, used.output_tokens, usd)
+                where[1], _raw(found['reply']) if found else '', read, used.output_tokens, usd)
     with self._lock:
         if self._run is None: self._run = self.store.start_run(dict(lm=engine))
     self.store.save_item(self._run, Item(key, f'lm {key}', (call,), '' if reply else str(error)))
+
+def _raw(reply): return reply['text'] or ('' if reply['data'] is None else json.dumps(reply['data']))
 
 @patch
 def _tick(self:Door):

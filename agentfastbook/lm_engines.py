@@ -7,31 +7,28 @@ __all__ = ['LMEngines', 'open_engines', 'show_estimate']
 
 # %% ../nbs/17_lm_engines.ipynb #d73c57de
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 import pandas as pd
 from .core import FastbookError
-from .store import Store
-from .reply import LMError
 from .door import LM,Door
+from .lm import Claude
 from .local import open_lm
 from .book import Book
-from .benchmark import Question
+from .benchmark import Component,Question
 from .decompose import RuleDecomposer
 from .retrieve import Retriever
-from .lm_decompose import LMDecomposer
-from .lm_extract import LMExtractor,list_request,numbered_sentences
+from .extract import RuleExtractor
+from .asking import Prompts
+from .lm_decompose import HybridDecomposer,LMDecomposer
+from .lm_extract import HybridExtractor,LMExtractor
 
 # %% ../nbs/17_lm_engines.ipynb #f2ccc081
-_HOPELESS = ('no_key','unauthorized','unknown_model','not_installed','not_a_model','crashed','connection','over_budget')
-
 @dataclass(frozen=True)
 class LMEngines:
     "The engines of a run with a language model."
     lm:LM # who is asked
-    decompose:LMDecomposer # with this model
-    extract:LMExtractor # with this model, and a second search
+    decompose:LMDecomposer|HybridDecomposer # with this model
+    extract:LMExtractor|HybridExtractor # with this model, and a second search
     retrieve:Callable # component, chapter -> ranked passages
 
     def estimate(self,
@@ -41,40 +38,36 @@ class LMEngines:
         "What the run will cost, roughly, if nothing is recorded yet; nothing is sent."
         requests = dict(decompose=self.decompose.requests(questions), extract=[])
         for q in (q for q in questions if q.chapter in book):
-            for c in RuleDecomposer()(q):
-                sentences = numbered_sentences(self.retrieve(c, book[q.chapter]), book[q.chapter], self.extract.most)
-                requests['extract'].append(list_request(c, sentences, book[q.chapter]))
-        rows = [(step, len(asked), self.lm.estimate(asked)) for step,asked in requests.items()]
+            chapter = book[q.chapter]
+            for c in RuleDecomposer()(q) if q.gold_answer else [Component(q.text, query=q.text)]:
+                requests['extract'] += self.extract.requests(c, self.retrieve(c, chapter), chapter)
+        def usd(asked): return self.lm.estimate(asked, min([50, *(r.max_tokens for r in asked)]))
+        rows = [(step, len(asked), usd(asked)) for step,asked in requests.items()]
         return pd.DataFrame(rows, columns=['step','calls','usd']).astype(dict(usd=float))
 
-    def prepare(self,
-        questions:list[Question], # that are going to be asked
-    )->None:
-        "Ask for many answers at once; an error if it is hopeless, such as a missing key."
-        self.decompose.prepare(questions)
-        failed = [e for e in self.decompose._ready.values() if isinstance(e, LMError)]
-        if failed and len(failed) == len(self.decompose._ready) and failed[0].outcome in _HOPELESS: raise failed[0]
-
-@contextmanager
 def open_engines(
     name:str, # 'claude-haiku-4-5', 'local:model.gguf', or 'http://localhost:11434/v1#model'
-    out:str|Path, # folder of the run; replies are kept in its lm.db
+    prompts:Prompts=Prompts(), # where the prompts are kept
     budget_usd:float|None=None, # most US dollars; None: no limit
     granularity:str='standard', # 'standard', 'fine' or 'whole'
     retrieve:Callable=Retriever(), # component, chapter -> ranked passages
+    rules:RuleExtractor|None=None, # ask the model only for what the rules are unsure of, and extract the rest with these
+    standalone:bool=False, # have components reworded for the search?
+    yes_no:float|None=None, # ask about each sentence, keep those with this probability of "yes"; None: ask for numbers
     concurrency:int=8, # calls at once
-):
-    "The engines with a language model, as long as the `with` block lasts."
+)->LMEngines:
+    "The engines with a language model."
     if budget_usd is not None and budget_usd <= 0:
         raise FastbookError(f"the budget is {budget_usd:g} US dollars; give more than 0, or no budget for no limit")
-    open_lm(name) # a wrong name is an error before a folder is made
-    try: Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise FastbookError(f"can't make the output folder '{out}': {e.strerror}; "
-                            "give a folder that may be written to") from e
-    with Store(Path(out)/'lm.db') as store:
-        lm = open_lm(name, Door(store, budget_usd=budget_usd, concurrency=concurrency))
-        yield LMEngines(lm, LMDecomposer(lm, granularity), LMExtractor(lm, retrieve=retrieve), retrieve)
+    lm = open_lm(name, Door(budget_usd=budget_usd, concurrency=concurrency))
+    if yes_no is not None and isinstance(lm, Claude):
+        raise FastbookError(f"{name} gives no probabilities of yes and no; leave yes_no out, or take a local model or a server")
+    form = {} if yes_no is None else dict(form='each', threshold=yes_no)
+    decompose = LMDecomposer(lm, granularity, standalone=standalone, prompts=prompts)
+    extract = LMExtractor(lm, retrieve=retrieve, prompts=prompts, **form)
+    if rules is None: return LMEngines(lm, decompose, extract, retrieve)
+    hybrid = HybridDecomposer(decompose, RuleDecomposer(granularity))
+    return LMEngines(lm, hybrid, HybridExtractor(extract, rules), retrieve)
 
 def show_estimate(
     estimate:pd.DataFrame, # from `LMEngines.estimate`

@@ -10,6 +10,7 @@ __all__ = ['Engines', 'engine_name', 'item_id', 'curate_question', 'curated_ques
 import json,os,re
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED,BrokenExecutor,Executor,wait
+from contextlib import contextmanager,nullcontext
 from dataclasses import dataclass,field,replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,10 @@ from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
 from .metrics import Extraction,score_extraction
 from .matching import drop_duplicates,score_decomposition
 from .store import Call,Item,Store
+from .door import LM
 from .labels import apply_reviews,reviewed_question,reviewed_spans
+from .provenance import tidy
+from .asking import calls_made,model_usage,recording
 from .show import Html,highlight,page,visible
 from .decompose import RuleDecomposer
 from .retrieve import Retriever
@@ -56,14 +60,17 @@ def _passage_data(r):
 def _message(e): return str(e) if isinstance(e, FastbookError) else f'{type(e).__name__}: {e}'
 
 def _call(calls, step, engine, input, encode, *args):
-    "Run an engine and add the `Call` to `calls`, whatever happens."
-    start,output,error = perf_counter(),None,''
+    "Run an engine and add its calls to models, and then its own `Call`, to `calls`, whatever happens."
+    start,output,error,made = perf_counter(),None,'',[]
     try:
-        result = list(engine(*args))
+        with calls_made() as made: result = list(engine(*args))
         output = [encode(r) for r in result]
         return result
     except Exception as e: error = _message(e); raise
-    finally: calls.append(Call(step, engine_name(engine), input, output, error, round(perf_counter()-start, 6)))
+    finally:
+        prompts = ' '.join(dict.fromkeys(c.prompt for c in made))
+        seconds = round(perf_counter()-start, 6)
+        calls += [*made, Call(step, engine_name(engine), input, output, error, seconds, prompts)]
 
 @lru_cache(maxsize=16)
 def _text_id(text): return content_id(text)
@@ -158,6 +165,7 @@ class Curation:
     run:int # number of the run in traces.db
     questions:list[Question] # curated, in the benchmark's order
     errors:dict[str,str]=field(default_factory=dict) # question or file -> why it failed
+    usage:pd.DataFrame=field(default_factory=pd.DataFrame, compare=False) # what models took in this run, see `model_usage`
 
     @property
     def df(self)->pd.DataFrame:
@@ -302,15 +310,44 @@ def curate(
         raise FastbookError(f"can't make the output folder '{out}': {e.strerror}; "
                             "give a folder that may be written to") from e
     names = dict(decompose=engine_name(decompose), retrieve=engine_name(retrieve), extract=engine_name(extract))
-    config = dict(book=book.path.name, **names, version=__version__)
+    config = dict(book=book.path.name, **names, version=__version__, **_prompts(engines))
     with Store(out/'traces.db') as store:
-        run = store.start_run(config)
+        lms = _lms(engines)
+        lm_run = store.start_run(dict(lm=[repr(lm) for lm in lms])) if lms else None # calls to models have a run of their own
+        run = store.start_run(dict(config, lm_run=lm_run) if lms else config)
         texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
         ids = {q.id: item_id(q, texts[q.chapter], engines) for q,_ in known}
-        errors.update(_run(store, run, known, ids, engines, executor, progress))
+        with recording(lms, store, lm_run): errors.update(_run(store, run, known, ids, engines, executor, progress))
         curation = _export(store, run, out, known, ids, errors, config, questions)
-        store.finish_run(run)
-    return curation
+        for repo in {id(k.repo): k.repo for k in _kept(engines) if k.repo}.values(): tidy(repo, store)
+        for number in filter(None, (lm_run, run)): store.finish_run(number)
+        return replace(curation, usage=model_usage(store, run) if lms else curation.usage)
+
+def _all(engines): return engines.decompose,engines.retrieve,engines.extract
+def _lms(engines):
+    "The models that the engines ask."
+    found = [getattr(e, 'lm', None) for e in _all(engines)]
+    return list({id(lm): lm for lm in found if isinstance(lm, LM)}.values())
+
+def _kept(engines): return [k for e in _all(engines) for k in getattr(e, 'kept', ())]
+def _prompts(engines):
+    found = {k.prompt.name: k.source for k in _kept(engines)}
+    return dict(prompts=found) if found else {}
+
+def _prepare(engines, todo, progress):
+    "Tell a decomposer that can ask for many answers at once which ones will come."
+    if not todo or not hasattr(engines.decompose, 'prepare'): return
+    lm = getattr(engines.decompose, 'lm', None)
+    with lm.door.watch() if progress and lm else nullcontext(): engines.decompose.prepare([q for q,_ in todo])
+
+@contextmanager
+def _bar(known, todo, lms, progress):
+    "A progress bar for questions, and what the models have taken."
+    with tqdm(total=len(known), initial=len(known)-len(todo), unit='question', disable=not progress) as bar:
+        def step():
+            bar.set_postfix_str('; '.join(dict.fromkeys(repr(lm.door) for lm in lms)), refresh=False)
+            bar.update()
+        yield bar,step
 
 def _run(store, run, known, ids, engines, executor, progress):
     "Work on all questions that the store does not have; errors by question."
@@ -318,12 +355,13 @@ def _run(store, run, known, ids, engines, executor, progress):
     for q,chapter in known:
         if store.find_item(ids[q.id]): store.link_item(run, ids[q.id])
         else: todo.append((q, chapter))
-    with tqdm(total=len(known), initial=len(known)-len(todo), unit='question', disable=not progress) as bar:
+    _prepare(engines, todo, progress)
+    with _bar(known, todo, _lms(engines), progress) as (bar, step):
         try:
             for item in _items(todo, engines, executor):
                 store.save_item(run, item)
                 if item.error: errors[item.name] = item.error
-                bar.update()
+                step()
         except BrokenExecutor as e:
             raise FastbookError(f"the executor broke after {bar.n} of {len(known)} questions ({e}); "
                                 "they are saved: run again to go on") from e

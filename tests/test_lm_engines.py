@@ -1,11 +1,15 @@
 """Engines that ask a model: whatever it says, what comes out is verbatim, and what it invents is rejected."""
 import json
 import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from agentfastbook.asking import Prompts, model_usage
 from agentfastbook.benchmark import load_benchmark
 from agentfastbook.book import read_book, sample_path
+from agentfastbook.core import FastbookError
 from agentfastbook.decompose import RuleDecomposer, answer_units
 from agentfastbook.door import Door, LM
 from agentfastbook.lm import Claude, OpenAICompatible, Replay
@@ -13,6 +17,7 @@ from agentfastbook.lm_decompose import (HybridDecomposer, LMDecomposer, locate_c
                                         snap)
 from agentfastbook.lm_extract import HybridExtractor, LMExtractor, numbered_sentences
 from agentfastbook.pipeline import curate
+from agentfastbook.provenance import tidy, why
 from agentfastbook.reply import LMError, Reply, Usage
 from agentfastbook.retrieve import Retriever
 from agentfastbook.store import Store
@@ -131,23 +136,36 @@ def answer(body):
 def test_curate_with_a_model_is_verbatim_and_paid_once(kind, server, tmp_path):
     door = Door(first_wait=.01)
     lm = Claude(base_url=server.url, door=door) if kind == 'claude' else OpenAICompatible(f'{server.url}/v1', 'm', door)
-    decompose = LMDecomposer(lm)
-    decompose.prepare(QUESTIONS)
-    assert len(server.paid) == len(decompose.requests(QUESTIONS)) <= 3
-    server.faults += ['529', 'reset', '500', 'html']
-    result = curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=decompose, extract=LMExtractor(lm),
-                    progress=False)
+    decompose, out = LMDecomposer(lm), tmp_path/'out'
+    asked = decompose.requests(QUESTIONS)
+    server.faults += ['sleep 0']*4+['529', 'reset', '500', 'html']
+    result = curate(BOOK, sample_path()/'benchmark.json', out, decompose=decompose, extract=LMExtractor(lm), progress=False)
     assert not result.errors and len(result.questions) == len(QUESTIONS)
+    assert sum(body_text(b).startswith('Answer') for b in server.paid) == len(asked) <= 3
     for q in result.questions:
         for c in q.components:
             assert c.text in q.gold_answer
             assert all(x.text == x.span.of(BOOK[q.chapter].text) for x in c.contexts) and c.contexts
     paid = [json.dumps(b, sort_keys=True) for b in server.paid]
-    assert len(paid) == len(set(paid))
+    assert len(paid) == len(set(paid)) == result.usage.calls.sum()
+    with Store(out/'traces.db') as store: assert_sums(store, door, server)
     n = len(server.received)
-    curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=decompose, extract=LMExtractor(lm),
-           progress=False)
-    assert len(server.received) == n
+    again = curate(BOOK, sample_path()/'benchmark.json', out, decompose=decompose, extract=LMExtractor(lm), progress=False)
+    assert len(server.received) == n and not len(again.usage) and again.questions == result.questions
+
+
+def assert_sums(store, door, server):
+    "What the traces say was paid is what the door and the server say, although ten answers share a call."
+    usage, calls = model_usage(store), store.calls()
+    own = calls[[isinstance(i, dict) and 'messages' in i for i in calls['input']]]
+    assert len(own) > len(own.id.unique()), 'some calls serve several questions'
+    own = own.drop_duplicates('id')
+    for total in (usage, own):
+        assert total.input_tokens.sum()+total.output_tokens.sum() == door.tokens
+        if not door.usage.unpriced.any(): assert total.usd.sum() == pytest.approx(door.usd)
+    assert usage.calls.sum() == len(own) == len(server.paid)
+    assert set(usage.step) == {'decompose/point', 'extract/list'} and (own.raw != '').all()
+    assert not calls[~calls.id.isin(own.id)][['input_tokens', 'usd']].to_numpy().any(), 'nothing is counted twice'
 
 
 def test_one_bad_answer_does_not_spoil_the_others(server):
@@ -186,7 +204,9 @@ def test_a_text_that_gives_orders(server):
 def test_faults_are_outcomes_of_the_question(form, fault, server):
     server.faults += [fault]*20
     decompose = LMDecomposer(Claude(base_url=server.url, door=Door(first_wait=.01)), form=form)
-    decompose.prepare(QUESTIONS[:3])
+    if fault == '401':
+        with pytest.raises(LMError, match='unauthorized'): decompose.prepare(QUESTIONS[:3])  # hopeless: said at once
+    else: decompose.prepare(QUESTIONS[:3])
     with pytest.raises(LMError): decompose(QUESTIONS[0])
     server.faults.clear()
     if form == 'point': assert LMDecomposer(decompose.lm)(QUESTIONS[0]), 'asked again, it works'
@@ -208,7 +228,7 @@ def test_extraction_with_probabilities_and_a_second_search(server):
     server.answer = lambda body: replies.pop(0)
     again = LMExtractor(lm, retrieve=Retriever())(component, ranked, chapter)
     assert len(again) == 1 and again[0] not in [s.span for s in sentences]
-    assert 'extract again' in lm.door.usage.step.tolist()
+    assert 'extract/list again' in lm.door.usage.step.tolist()
 
 
 def test_hybrids_ask_only_where_the_rules_are_unsure(server):
@@ -241,12 +261,9 @@ def test_a_run_that_failed_half_way_goes_on_and_pays_nothing_twice(server, tmp_p
     "The key is revoked after 12 calls; with a new one the same run goes on."
     def run(n_good):
         server.faults.extend(['sleep 0']*n_good + ['401']*1000)
-        with Store(tmp_path/'lm.db') as store:
-            lm = Claude(base_url=server.url, door=Door(store, first_wait=.01))
-            decompose = LMDecomposer(lm)
-            decompose.prepare(QUESTIONS)
-            res = curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=decompose,
-                         extract=LMExtractor(lm), progress=False)
+        lm = Claude(base_url=server.url, door=Door(first_wait=.01))
+        res = curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=LMDecomposer(lm),
+                     extract=LMExtractor(lm), progress=False)
         server.faults.clear()
         return res
     first = run(12)
@@ -255,3 +272,79 @@ def test_a_run_that_failed_half_way_goes_on_and_pays_nothing_twice(server, tmp_p
     assert not second.errors
     paid = [json.dumps(b, sort_keys=True) for b in server.paid]
     assert len(paid) == len(set(paid)) > 30
+    assert first.usage.calls.sum()-first.usage.failed.sum() == 12 and second.usage.calls.sum() == len(paid)-12
+    with Store(tmp_path/'out'/'traces.db') as store:
+        usage = model_usage(store)
+        assert usage.groupby('run').calls.sum().tolist() == [12, len(paid)-12] and not usage.failed.any()
+        assert usage.usd.sum() == pytest.approx(sum(call_usd(b) for b in server.paid))
+
+
+def call_usd(body): return (200+30*5)/1e6 if body_text(body).startswith('Answer') else (500+20*5)/1e6
+
+
+# prompts in Git
+
+def test_a_curated_run_says_which_words_it_came_from(server, tmp_path):
+    prompts, lm = Prompts(tmp_path/'prompts'), Claude(base_url=server.url)
+    def run():
+        extract = LMExtractor(lm, prompts=prompts)
+        return curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=LMDecomposer(lm, prompts=prompts),
+                      extract=extract, progress=False)
+    first = run()
+    path = tmp_path/'prompts'/'extract'/'list.md'
+    path.write_text(path.read_text().replace('as few as suffice', 'two at most'))
+    with pytest.raises(FastbookError, match='changed since the last commit'): run()
+    commit, n = prompts.repo.commit('Two at most'), len(server.paid)
+    assert not run().errors
+    assert not any(body_text(b).startswith('Answer') for b in server.paid[n:]), 'decompositions are as they were'
+    assert all('two at most' in json.dumps(b) for b in server.paid[n:])
+    with Store(tmp_path/'out'/'traces.db') as store:
+        configs = [json.loads(c) for c in store.runs().config]
+        assert [c['prompts']['extract/list'] == f'{commit}:extract/list.md' for c in configs if 'prompts' in c] == [False, True]
+        usage = model_usage(store, 4)
+        assert usage.prompt.tolist() == [f'{commit}:extract/list.md'] and usage.calls.sum() == len(server.paid)-n
+        call = store.calls(4, 'extract/list').iloc[-1]
+        told = why(prompts.repo, store, call.id)
+        assert told.message == 'Two at most' and 'two at most' in str(told.diff) and 'as few as suffice' in str(told.diff)
+        sentence = next(p for p in told.parts if p.kind == 'sentence')
+        chapter = next(c for c in BOOK if c.id == sentence.source['chapter'])
+        assert chapter.text[sentence.source['start']:sentence.source['end']] == sentence.text.rstrip()
+        asked = call['input']
+        assert told.text.split() == (asked['system']+' '+asked['messages'][0]['content']).split(), 'the exact prompt'
+        old = store.calls(2, 'decompose/point').iloc[0]
+        assert 'piece' in [p.kind for p in why(prompts.repo, store, old.id).parts]
+        assert tidy(prompts.repo, store) == 0, 'the run has protected its parts'
+    assert first.usage.calls.sum() == n
+    git = ['git', '-C', str(tmp_path/'prompts')]
+    assert subprocess.run([*git, 'fsck', '--strict'], capture_output=True).returncode == 0
+    assert subprocess.run([*git, 'status', '--porcelain'], capture_output=True).stdout == b''
+
+
+def test_a_branch_and_a_tag_are_other_words(server, tmp_path):
+    prompts, lm = Prompts(tmp_path/'prompts'), Claude(base_url=server.url)
+    extract, repo = LMExtractor(lm, prompts=prompts), prompts.repo
+    repo.tag('first')
+    repo.branch('short')
+    repo.switch('short')
+    repo.write_text('extract/list', repo.read_text('extract/list').replace(', as few as suffice', ''))
+    repo.commit('Shorter')
+    assert repr(LMExtractor(lm, prompts=Prompts(tmp_path/'prompts'))) != repr(extract)
+    assert LMExtractor(lm, prompts=Prompts(tmp_path/'prompts', 'first')).kept == extract.kept
+    repo.switch('main')
+    assert LMExtractor(lm, prompts=prompts).kept == extract.kept
+    with pytest.raises(FastbookError, match="no prompt 'extract/each' at 'first'"):
+        LMExtractor(lm, form='each', prompts=Prompts(tmp_path/'prompts', 'first'))
+
+
+def test_threads_may_ask_for_prompts_and_keep_parts_at_once(server, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: LMExtractor(Claude(base_url=server.url), prompts=Prompts(tmp_path/'p')).kept, range(16)))
+    assert len({k[0].source for k in made}) == 1 and len(Prompts(tmp_path/'p').repo.log()) == 1
+    lm = Claude(base_url=server.url)
+    with ThreadPoolExecutor(4) as pool:
+        result = curate(BOOK, sample_path()/'benchmark.json', tmp_path/'out', decompose=LMDecomposer(lm, prompts=Prompts(tmp_path/'p')),
+                        extract=LMExtractor(lm, prompts=Prompts(tmp_path/'p')), executor=pool, progress=False)
+    assert not result.errors
+    with Store(tmp_path/'out'/'traces.db') as store:
+        assert_sums(store, lm.door, server)
+        for call in store.calls(2, 'extract/list').id: assert why(Prompts(tmp_path/'p').repo, store, call).text
