@@ -3,28 +3,30 @@
 Needs no key: the models are a server on this machine, which misbehaves on demand (tests/lm_server.py), and the recorded
 replies of Claude 3.5 Haiku. Prints Markdown tables: the tokens of decomposing the development answers against the
 published way (a chat with the whole prompt for each answer, facts written out), counted as words and marks; Haiku's
-recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals; 500 calls with faults
-against the ideal time; and what the door costs a call. The first two need fastbook/fastbook-benchmark.json and
+recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals, and which of them are found; what
+becomes of facts that a model rewords, invents, repeats, or changes in a number or a negation; 500 calls with faults
+against the ideal time; and what the door costs a call. All but the last two need fastbook/fastbook-benchmark.json and
 agentfastbook/evals-haiku-3.5.json in the data folder (--data or AFB_DATA). Takes about a minute.
 """
-import argparse,json,os,random,sys,tempfile,time
+import argparse,json,os,random,re,sys,tempfile,time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
+from adversary import CHANGES,Adversary
 from lm_server import Answer,LMServer
 
 from agentfastbook.benchmark import load_benchmark
 from agentfastbook.core import count_tokens
-from agentfastbook.decompose import decompose_spans
+from agentfastbook.decompose import answer_units,decompose_spans
 from agentfastbook.door import Door,LM
-from agentfastbook.lm import Claude
+from agentfastbook.lm import Claude,Replay
 from agentfastbook.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
 from agentfastbook.matching import decomposition_sums
 from agentfastbook.metrics import interval,paired_interval
-from agentfastbook.reply import Reply,Usage
+from agentfastbook.reply import LMError,Reply,Usage
 from agentfastbook.store import Store
 
 PUBLISHED = 196 # tokens of the published prompt
@@ -91,6 +93,41 @@ def print_haiku(data, questions, seed):
     found = sum(s is not None for spans in located.values() for s in spans)
     title = f'{len(both)} answers of chapter 4 (soft F1); {found} of {n} facts located'
     print_table(title, ['way','soft F1','minus rules'], rows)
+    print_located([(text, q.gold_answer, span) for q in both for text,span in zip(replies[q.number], located[q.number])])
+
+def _plain(text): return ' '.join(re.sub(r'[^a-z0-9.<>=+*/-]+', ' ', text.lower()).split()).strip('. ')
+
+def print_located(facts):
+    "Recorded facts that are found, by whether plain search finds them, too."
+    rows = []
+    for name,literal in (('in the answer', True), ('reworded', False)):
+        these = [span for text,answer,span in facts if (_plain(text) in _plain(answer)) == literal]
+        rows.append([name, len(these), sum(s is not None for s in these), sum(s is None for s in these)])
+    print_table("Haiku's recorded facts, by plain search for their words", ['fact','number','located','rejected'], rows)
+
+# a model that does not copy
+
+def verbatim_row(name, questions, folder):
+    "What became of facts that were changed in one way: in the recording, and in what is exported from it."
+    path,changed,rejected,exported,verbatim = folder/f'{name}.jsonl',0,0,0,0
+    decompose,change = LMDecomposer(Replay(path, Adversary(CHANGES[name])), form='write'),CHANGES[name]
+    for q in questions:
+        answer = q.gold_answer
+        facts = [(change(u.of(answer)), u.of(answer)) for u in answer_units(answer)]
+        facts = [new for new,old in facts if ' '.join(new.split()) != ' '.join(old.split())]
+        changed += len(facts)
+        rejected += sum(s is None for s in locate_components(facts, answer))
+        try: components = decompose(q)
+        except LMError: continue # nothing of the reply is in the answer: an outcome, not an export
+        exported += len(components)
+        verbatim += sum(c.text in answer and c.text == c.spans[0].of(answer) for c in components)
+    return [name, changed, rejected, f'{rejected/max(changed, 1):.1%}', exported, f'{verbatim/max(exported, 1):.1%}']
+
+def print_verbatim(questions):
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [verbatim_row(name, questions, Path(folder)) for name in CHANGES]
+    print_table(f'A model that changes every fact it should copy, {len(questions)} answers',
+                ['it','facts changed','rejected','share','components exported','verbatim'], rows)
 
 # the door
 
@@ -145,6 +182,7 @@ def main():
         questions = [q for q in load_benchmark(path) if q.components]
         print_tokens(questions)
         print_haiku(args.data, questions, args.seed)
+        print_verbatim(questions)
     else: print(f'{path} is not there; give the folder with --data or AFB_DATA')
     print_overhead()
     print_faults()
