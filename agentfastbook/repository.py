@@ -42,6 +42,13 @@ class TextRepo:
 
     def __repr__(self): return f"{type(self).__name__}('{self.path.name}')"
 
+    @property
+    def _objects(self):
+        "The folder of Git's objects; a worktree shares that of its repository."
+        folder = Path(self._repo.path).resolve()
+        shared = folder/'commondir'
+        return (folder/shared.read_text(encoding='utf-8').strip() if shared.exists() else folder).resolve()/'objects'
+
     @contextmanager
     def _lock(self):
         "One writer at a time, over threads and processes."

@@ -3,9 +3,11 @@
 Prints Markdown tables: commit, why, diff, replay from the store and the size on disk at 10, 1,000 and 100,000 calls
 against keeping every prompt whole; what a conversation of 2,000 turns takes. Takes about two minutes; --calls 10 1000 is
 faster. --libraries compares pygit2 and dulwich (`pip install dulwich`). --shorten asks a local model (a GGUF file, needs
-llama-cpp-python) for the facts of the sample's answers, with `decompose/v0` and with shorter versions of it.
+llama-cpp-python) for the facts of a benchmark's answers, with `decompose/v0` and with shorter versions of it; every reply
+is kept in --out, so a second run asks nothing, and one that was stopped goes on.
 """
 import argparse,random,re,subprocess,sys,tempfile,time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ from agentfastbook.benchmark import load_benchmark
 from agentfastbook.book import read_book,sample_path
 from agentfastbook.conversations import Conversation
 from agentfastbook.core import FastbookError,count_tokens,sentences
+from agentfastbook.decompose import answer_units,decompose_spans
 from agentfastbook.matching import decomposition_sums
 from agentfastbook.prompts import PromptRepo
 from agentfastbook.provenance import Asker,keep_parts,tidy,why
-from agentfastbook.shorten import shorten
+from agentfastbook.shorten import prompt_tokens,shorten
 from agentfastbook.store import Call,Item,Store
 from agentfastbook.templates import Part,Prompt,estimate_tokens,fill,packaged_prompt
 
@@ -36,7 +39,9 @@ def median_ms(function, *samples):
         times.append(1000*(time.perf_counter()-start))
     return f'{np.median(times):.1f} (worst {max(times):.1f})'
 
-def size(folder): return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file())
+def size(path):
+    "Bytes of a file, or of all files in a folder."
+    return sum(p.stat().st_size for p in [Path(path), *Path(path).rglob('*')] if p.is_file())
 
 # 10, 1,000, 100,000 calls
 
@@ -49,26 +54,30 @@ def pool(n):
     texts = [one() for _ in range(n)]
     return [Part('passage', t+'\n\n', dict(chapter='01_sourdough', start=100*i, end=100*i+len(t))) for i,t in enumerate(texts)]
 
-def make_calls(repo, store, n, prompts, passages):
+def make_calls(repo, store, naive, n, prompts, passages):
     "Calls with five passages and a question of their own each; returns their ids and the size of the whole prompts."
     run,ids,whole = store.start_run({}),[],0
+    naive.start_run({})
     for start in range(0, n, 1000):
-        calls = []
+        calls,texts = [],[]
         for i in range(start, min(start+1000, n)):
             commit,prompt = prompts[i*len(prompts)//n]
             question = f'Question {i}: what is said about {random.choice(passages).text[:60]!r}?'
             parts = fill(prompt, dict(passages=random.sample(passages, 5), question=question))
-            whole += sum(len(p.text.encode()) for p in parts)
+            texts.append(''.join(p.text for p in parts))
+            whole += len(texts[-1].encode())
             calls.append(Call('ask', 'none', dict(parts=keep_parts(repo, parts)), 'yes', prompt=commit, raw='yes'))
         store.save_item(run, Item(f'item {start}', f'calls {start}', tuple(calls)))
+        naive.save_item(run, Item(f'item {start}', f'calls {start}', tuple(replace(c, input=dict(text=t)) for c,t in zip(calls, texts))))
         ids += [c.id for c in calls]
-        if start % 20_000 == 0: tidy(repo, store)
+        if start % 4000 == 3000: tidy(repo, store)
     tidy(repo, store)
     return ids,whole
 
 def scale(n):
     with tempfile.TemporaryDirectory() as folder:
         repo,store = PromptRepo(Path(folder)/'prompts', author='Ada'),Store(Path(folder)/'traces.db')
+        naive = Store(Path(folder)/'naive.db') # the same calls, each with its prompt whole
         def edit(i):
             body = packaged_prompt('decompose/v0').body.replace('{{answer}}', '{{passages}}{{question}}')
             prompt = Prompt('ask', f'Version {i}.\n\n{body}', dict(passages='context', question='what is asked'))
@@ -77,17 +86,21 @@ def scale(n):
         start = time.perf_counter()
         prompts = [edit(i) for i in range(20)]
         commit = (time.perf_counter()-start)/20*1000
-        ids,whole = make_calls(repo, store, n, prompts, pool(2000))
+        ids,whole = make_calls(repo, store, naive, n, prompts, pool(2000))
+        naive.close()
         some = random.sample(ids, min(200, n))
-        kept = size(folder)
         asker = Asker(repo, store, lambda text: 'yes', 'none')
         def again(id): assert asker.ask_parts(why(repo, store, id).parts).id == id
         ends = [p[0].split(':')[0] for p in (prompts[0], prompts[-1])]
-        return {'calls':f'{n:,}', 'commit, ms':f'{commit:.1f}', 'why, ms':median_ms(lambda i: why(repo, store, i).text, *some),
+        times = {'calls':f'{n:,}', 'commit, ms':f'{commit:.1f}', 'why, ms':median_ms(lambda i: why(repo, store, i).text, *some),
                 'diff, ms':median_ms(lambda _: repo.diff(*ends)._repr_html_(), *range(20)),
-                'ask again, from the store, ms':median_ms(again, *some[:50]), 'prompts whole, MB':f'{whole/1e6:.2f}',
-                'repository, MB':f'{size(repo.path)/1e6:.2f}', 'with store, MB':f'{kept/1e6:.2f}',
-                'share':f'{size(repo.path)/whole:.3f} ({kept/whole:.3f} with the store)', 'asked':asker.asked}
+                'ask again, from the store, ms':median_ms(again, *some[:50])}
+        store.close() # SQLite's log goes into its file
+        kept,rows = size(repo.path),size(Path(folder)/'traces.db')
+        return times,{'calls':f'{n:,}', 'prompts whole, MB':f'{whole/1e6:.2f}', 'repository, MB':f'{kept/1e6:.2f}',
+                'repository / prompts':f'{kept/whole:.3f}', 'store, MB':f'{rows/1e6:.2f}',
+                'naive store, MB':f"{size(Path(folder)/'naive.db')/1e6:.2f}",
+                '(repository + store) / naive store':f"{(kept+rows)/size(Path(folder)/'naive.db'):.3f}", 'asked':asker.asked}
 
 # a long conversation
 
@@ -176,44 +189,116 @@ def libraries():
 
 # shortening, with a local model
 
-def local_model(path):
-    from llama_cpp import Llama
+POINTING = Prompt('decompose/v0-points', """Split the answer below into its separate facts. It is given in numbered pieces. Write the numbers of all pieces with which a new fact begins.
+
+Guidance:
+- A fact states one thing that a reader could look up by itself.
+- Keep pieces together that make no sense apart.
+- The first piece always begins a fact.
+- Reply with the numbers alone, without a comment.
+
+Pieces:
+{{pieces}}
+
+Remember the task: split the answer above into its separate facts. Write the numbers of all pieces with which a new fact begins.
+
+Remember the guidance:
+- A fact states one thing that a reader could look up by itself.
+- Keep pieces together that make no sense apart.
+- The first piece always begins a fact.
+- Reply with the numbers alone, without a comment.
+""", dict(pieces='the answer, a numbered piece on each line'), purpose='decompose/v0, for models too small to copy text')
+
+def units_of(q): return [s.of(q.gold_answer) for s in answer_units(q.gold_answer)]
+
+class Points:
+    "The model points at the pieces with which a fact begins; a grammar lets it write nothing else."
+    prompt = POINTING
+    def values(self, q): return dict(pieces='\n'.join(f'{i}. {t}' for i,t in enumerate(units_of(q), 1)))
+    def grammar(self, text):
+        last = max(int(n) for n in re.findall(r'^(\d+)\. ', text.split('Pieces:\n')[1], re.M))
+        return 'root ::= "1" ' + ' '.join(f'(" {i}")?' for i in range(2, last+1))
+    def rules(self, text):
+        "What the rules of this library would point at: the stand-in for a model."
+        pieces = re.findall(r'^\d+\. (.*?)$', text.split('Pieces:\n')[1].split('\n\nRemember')[0], re.M)
+        starts = [i for i,p in enumerate(pieces, 1) if i == 1 or len(p.split()) > 7 and not p.startswith(('This','It','For example'))]
+        return ' '.join(map(str, starts)) if 'new fact begins' in text else '1'
+    def facts(self, q, reply):
+        starts,units = sorted({1, *map(int, reply.split())}),answer_units(q.gold_answer)
+        ends = [*starts[1:], len(units)+1]
+        return [q.gold_answer[units[a-1].start:units[b-2].end] for a,b in zip(starts, ends)]
+
+class Tags:
+    "The model copies each fact between tags, as decompose/v0 asks for."
+    prompt = packaged_prompt('decompose/v0')
+    def values(self, q): return dict(answer=q.gold_answer)
+    def grammar(self, text): return None
+    def rules(self, text):
+        given = re.search(r'Text:\n(.*?)\n(?:\nRemember the|\Z)', text, re.S)[1]
+        return '\n'.join(f'<fact>{s.of(given)}</fact>' for s in decompose_spans(given)) if 'separate facts' in text else given
+    def facts(self, q, reply): return [f.strip() for f in re.findall('<fact>(.*?)</fact>', reply, re.S) if f.strip()]
+
+FORMS = {'points': Points(), 'tags': Tags()}
+
+def local_model(path, form, most):
+    from llama_cpp import Llama,LlamaGrammar
     model = Llama(str(path), n_ctx=2048, n_threads=1, seed=42, verbose=False)
     def ask(text):
-        done = model.create_chat_completion([dict(role='user', content=text)], temperature=0., max_tokens=256)
-        return done['choices'][0]['message']['content']
+        grammar = form.grammar(text)
+        done = model.create_chat_completion([dict(role='user', content=text)], temperature=0., max_tokens=most,
+            grammar=grammar and LlamaGrammar.from_string(grammar, verbose=False))
+        return done['choices'][0]['message']['content'].strip()
     return ask
 
-def prove(path, margin, out):
-    questions = load_benchmark(sample_path()/'benchmark.json').questions
+def soft_f1(questions, facts):
+    pairs = [(q.gold_answer, [c.text for c in q.components], f or [q.gold_answer]) for q,f in zip(questions, facts)]
+    top,below = decomposition_sums(pairs)['soft_f1']
+    return top/below,top.sum()/below.sum()
+
+def prove(path, form, margin, out, benchmark, sample, most):
+    "Shorten the doubled prompt: what a local model says on answers of at least two pieces, and what the rules' stand-in says."
+    form,asked = FORMS[form],load_benchmark(benchmark or sample_path()/'benchmark.json').questions
+    questions = [q for q in asked if len(answer_units(q.gold_answer)) > 1]
+    if sample: questions = random.sample(questions, min(sample, len(questions)))
     repo,store = PromptRepo(Path(out)/'prompts', author='benchmark'),Store(Path(out)/'traces.db')
-    asker,formed = Asker(repo, store, local_model(path), f'{Path(path).name}, temperature 0'),[]
-    def soft_f1(prompt):
-        replies = [asker.ask_parts(fill(prompt, dict(answer=q.gold_answer))).raw for q in questions]
-        facts = [[f.strip() for f in re.findall('<fact>(.*?)</fact>', r, re.S) if f.strip()] for r in replies]
-        formed.append(sum(map(bool, facts)))
-        pairs = [(q.gold_answer, [c.text for c in q.components], f or [q.gold_answer]) for q,f in zip(questions, facts)]
-        top,below = decomposition_sums(pairs)['soft_f1']
-        print(f'{prompt.name}: soft_f1 {top.sum()/below.sum():.3f}, {formed[-1]} of {len(facts)} replies well-formed; '
-              'for the others the whole answer counts as one fact')
-        return top/below
-    done = shorten(packaged_prompt('decompose/v0'), soft_f1, margin)
-    table(done.attempts.round(3).to_dict('records'))
-    print(f'{done.saved} tokens saved of each call, {done.share:.0%} of the prompt, at a margin of {margin}')
+    models = {'stand-in: rules': form.rules}
+    if path != 'rules': models[f'{Path(path).name}, temperature 0, {most} tokens'] = local_model(path, form, most)
+    alone = soft_f1(questions, [units_of(q) for q in questions])[1],soft_f1(questions, [[] for _ in questions])[1]
+    print(f'{len(questions)} answers of two and more pieces; soft_f1 of all pieces apart {alone[0]:.3f}, of whole answers {alone[1]:.3f}\n')
+    for name,model in models.items():
+        asker,rows,replies = Asker(repo, store, model, name),[],{}
+        def evaluate(prompt):
+            said = [asker.ask_parts(fill(prompt, form.values(q))).raw for q in questions]
+            facts = [form.facts(q, r) for q,r in zip(questions, said)]
+            values,mean = soft_f1(questions, facts)
+            same = sum(a == b for a,b in zip(said, replies.setdefault('first', said)))
+            rows.append({'prompt tokens':prompt_tokens(prompt), 'soft_f1':f'{mean:.3f}', 'well-formed':f'{sum(map(bool, facts))} of {len(facts)}',
+                         'different replies':len(set(said)), 'same as with the whole prompt':f'{same} of {len(said)}'})
+            print(rows[-1], flush=True)
+            return values
+        done = shorten(form.prompt, evaluate, margin)
+        print(f'\n{name}\n')
+        table(rows)
+        table(done.attempts.round(3).to_dict('records'))
+        print(f'{done.saved} tokens saved of each call, {done.share:.0%} of the prompt, at a margin of {margin}; calls made now: {asker.asked}\n')
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--calls', type=int, nargs='*', default=[10, 1000, 100_000], help='calls in the store')
     p.add_argument('--turns', type=int, nargs='*', default=[20, 200, 2000], help='turns of the conversation')
     p.add_argument('--libraries', action='store_true', help='compare pygit2 and dulwich instead')
-    p.add_argument('--shorten', metavar='GGUF', help='shorten decompose/v0 with this local model instead')
+    p.add_argument('--shorten', metavar='GGUF', help="shorten decompose/v0 with this local model instead; 'rules': only the stand-in")
+    p.add_argument('--form', choices=FORMS, default='points', help='how the model replies: it points at pieces, or copies facts into tags')
+    p.add_argument('--benchmark', help="questions for --shorten (default: the sample's)")
+    p.add_argument('--sample', type=int, default=0, help='ask for so many answers only; 0: all that have two pieces')
+    p.add_argument('--max-tokens', type=int, default=256, help='most tokens of a reply')
     p.add_argument('--margin', type=float, default=.05, help='loss of soft_f1 that is no matter')
     p.add_argument('--out', default='shorten_out', help='folder for the calls of --shorten; asked once, then kept')
     a = p.parse_args()
     try:
         if a.libraries: libraries()
-        elif a.shorten: prove(a.shorten, a.margin, a.out)
+        elif a.shorten: prove(a.shorten, a.form, a.margin, a.out, a.benchmark, a.sample, a.max_tokens)
         else:
-            if a.calls: table([scale(n) for n in a.calls])
+            for rows in zip(*[scale(n) for n in a.calls]): table(rows)
             if a.turns: table([conversation(n, 4000) for n in a.turns])
     except FastbookError as e: sys.exit(f'error: {e}')
