@@ -101,7 +101,7 @@ def load_weights(
     with torch.no_grad():
         for name,tensor in saved.items(): mine[name].copy_(tensor)
 
-# %% ../../nbs/31_tiny_state.ipynb #ad4ede88
+# %% ../../nbs/31_tiny_state.ipynb #1720cae4
 def _set_random(tensors, numbers):
     version,state,gauss = numbers['python']
     random.setstate((version, tuple(state), gauss))
@@ -110,11 +110,13 @@ def _set_random(tensors, numbers):
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         if f'random.cuda.{i}' in tensors: torch.cuda.set_rng_state(tensors[f'random.cuda.{i}'], i)
 
-def _check_expected(path, found, expected):
+def _check_expected(path, found, expected, of=''):
     for name,value in (expected or {}).items():
-        if found.get(name) != value:
-            raise FastbookError(f"checkpoint '{Path(path).name}' was made with {name} = {found.get(name)!r}, not "
-                                f"{value!r}; use the same, or another folder to start anew")
+        kept = found.get(name)
+        if isinstance(kept, dict) and isinstance(value, dict): _check_expected(path, kept, value, f'{name}.')
+        elif kept != value:
+            raise FastbookError(f"checkpoint '{Path(path).name}' was made with {of}{name} = {kept!r}, not {value!r}; use "
+                                "the same, or another folder to start anew")
 
 def load_checkpoint(
     path:str|Path, # a checkpoint's folder
