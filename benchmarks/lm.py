@@ -3,10 +3,11 @@
 Needs no key: the models are a server on this machine, which misbehaves on demand (tests/lm_server.py), and the recorded
 replies of Claude 3.5 Haiku. Prints Markdown tables: the tokens of decomposing the development answers against the
 published way (a chat with the whole prompt for each answer, facts written out), counted as words and marks; Haiku's
-recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals, and which of them are found; what
-becomes of facts that a model rewords, invents, repeats, or changes in a number or a negation; 500 calls with faults
-against the ideal time; and what the door costs a call. All but the last two need fastbook/fastbook-benchmark.json and
-agentfastbook/evals-haiku-3.5.json in the data folder (--data or AFB_DATA). Takes about a minute.
+recorded facts as they are, snapped and merged beside the rules, with paired 95% intervals, and which of them are found;
+what becomes of facts that a model rewords, invents, repeats, or changes in a number or a negation; 500 calls with
+faults against the ideal time; and what the door costs a call. All but the last two need
+fastbook/fastbook-benchmark.json and agentfastbook/evals-haiku-3.5.json in the data folder (--data or AFB_DATA). Takes
+about a minute.
 """
 import argparse,json,os,random,re,sys,tempfile,time
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,8 @@ def print_haiku(data, questions, seed):
     found = sum(s is not None for spans in located.values() for s in spans)
     title = f'{len(both)} answers of chapter 4 (soft F1); {found} of {n} facts located'
     print_table(title, ['way','soft F1','minus rules'], rows)
-    print_located([(text, q.gold_answer, span) for q in both for text,span in zip(replies[q.number], located[q.number])])
+    facts = [(text, q.gold_answer, span) for q in both for text,span in zip(replies[q.number], located[q.number])]
+    print_located(facts)
 
 def _plain(text): return ' '.join(re.sub(r'[^a-z0-9.<>=+*/-]+', ' ', text.lower()).split()).strip('. ')
 
@@ -161,14 +163,16 @@ def print_overhead(n=500):
         for name,door in (('kept in memory', Door()), ('kept in a store', Door(store))):
             lm = Instant('claude-haiku-4-5', door)
             for what in ('new','from the record'):
-                times = []
+                times,used = [],[]
                 for i in range(n):
-                    start = time.perf_counter()
+                    start,cpu = time.perf_counter(),time.thread_time()
                     lm.complete(f'Question {i}: how much salt does a loaf of bread need?')
                     times.append(time.perf_counter()-start)
-                rows.append([name, what, f'{1000*np.median(times):.2f}', f'{1000*np.quantile(times, .95):.2f}'])
-    title = f'What the door costs a call, without a network ({n} calls)'
-    print_table(title, ['record','call','median ms','95% ms'], rows)
+                    used.append(time.thread_time()-cpu)
+                shares = [1000*np.quantile(x, share) for x in (used, times) for share in (.5, .95)]
+                rows.append([name, what, *(f'{ms:.2f}' for ms in shares)])
+    title = f'What the door costs a call, without a network ({n} calls); waits are for the disk and for other programs'
+    print_table(title, ['record','call','processor ms','95%','with waits ms','95%'], rows)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
