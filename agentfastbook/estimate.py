@@ -104,7 +104,7 @@ def labelled_rows(
     return LabelledRows(known.to_numpy(bool), at[at >= 0], labels.to_numpy(bool)[at >= 0], labels.index[at >= 0],
                         len(verdicts)-len(known), *found)
 
-# %% ../nbs/22_estimate.ipynb #751cab7e
+# %% ../nbs/22_estimate.ipynb #b8a4b6ca
 def _mixture(rows, confidence):
     "Cells are verdicts, or verdicts within strata."
     cells = rows.judged.astype(int) if rows.strata is None else pd.factorize(2*rows.strata+rows.judged)[0]
@@ -138,9 +138,8 @@ def _by_class(rows, confidence):
     others = rows.judged[other]
     effect = rows_effect = 1.
     if rows.clusters is not None:
-        rate = np.clip((others.mean()-hits[1]/n[1])/(hits[0]/n[0]-hits[1]/n[1]), 0, 1)
-        centre,weight = (np.where(said, *x) for x in ((hits+.5)/(n+1), np.array([rate,1-rate])/n))
-        effect = design_effect(weight*(judged-centre), rows.clusters[rows.at])
+        parts = judged-np.where(said, *((hits+.5)/(n+1)))
+        effect = [design_effect(parts[c], rows.clusters[rows.at][c]) for c in (said, ~said)]
         rows_effect = design_effect(others-others.mean(), rows.clusters[other])
     return error_rate_limits(hits, n, others.sum(), len(others), effect, rows_effect, confidence),0
 

@@ -1,0 +1,229 @@
+"""Do the intervals behind a judge's verdicts keep their promise? Coverage and width on a grid, beside known tools.
+
+    python benchmarks/judge.py                 # a part of the grid, in about a minute
+    python benchmarks/judge.py --full          # the whole grid, 2,430 cells; writes benchmarks/judge.csv
+    python benchmarks/judge.py --tools         # judgy, ppi-python and labels alone (pip install judgy ppi-python)
+    python benchmarks/judge.py --alarm         # false alarms of the monitor over 100 days
+    python benchmarks/judge.py --speed         # one estimate at 100,000 verdicts
+
+A cell is a true rate, the judge's TPR and TNR, a number of labels and of further rows, the way labels are chosen, and
+rows that stand alone or come in fives. Five rows of a question share a rate from a Beta distribution with an
+intra-class correlation of .3, and so do the judge's errors on them. Labels of the random design are those of whole
+questions; by verdict and balanced, they are drawn row by row. Coverage is the share of repetitions in which the 95%
+interval holds the true rate.
+"""
+import argparse
+import itertools
+import time
+
+import numpy as np
+import pandas as pd
+from scipy.stats import betabinom
+
+from agentfastbook.estimate import estimate
+from agentfastbook.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits
+
+RATES, GOOD, LABELS, ROWS = (.5, .7, .8, .9, .97), (.75, .9, .98), (40, 100, 200), (100, 1000, 5000)
+DESIGNS = 'random', 'by verdict', 'balanced'
+CORRELATION = .3
+
+
+def cluster_of(rng, rate, shape):
+    "A rate for each cluster, with mean `rate` and the intra-class correlation."
+    s = 1/CORRELATION-1
+    return rng.beta(rate*s, (1-rate)*s, shape)[..., None]
+
+
+def draw(rng, rate, tpr, tnr, repeats, clusters, size):
+    "(repeats, clusters, size) truth and verdicts."
+    shape = repeats, clusters, size
+    if size == 1: rates = rate, tpr, 1-tnr
+    else: rates = [cluster_of(rng, r, (repeats, clusters)) for r in (rate, tpr, 1-tnr)]
+    truth = rng.random(shape, dtype=np.float32) < rates[0]
+    return truth, rng.random(shape, dtype=np.float32) < np.where(truth, rates[1], rates[2])
+
+
+def tallies(rng, rate, tpr, tnr, repeats, clusters, size):
+    "(repeats, size+1) how many clusters have 0, 1, .. rows that the judge passes."
+    chance = np.zeros(size+1)
+    for k, share in enumerate(shares(size, rate)):
+        both_classes = np.convolve(shares(k, tpr), shares(size-k, 1-tnr))
+        chance += share*both_classes
+    return rng.multinomial(clusters, chance/chance.sum(), repeats)
+
+
+def shares(n, p):
+    "How likely 0, 1, .. n of the n rows of a cluster are."
+    if n <= 1: return np.array([1-p, p][:n+1]) if n else np.ones(1)
+    s = 1/CORRELATION-1
+    return betabinom.pmf(np.arange(n+1), n, p*s, (1-p)*s)
+
+
+def pick(rng, kind, quota):
+    "A random choice of at most `quota` rows among those marked in `kind`."
+    keys = np.where(kind, rng.random(kind.shape, dtype=np.float32), 2).reshape(len(kind), -1)
+    last = np.partition(keys, min(quota, keys.shape[1])-1, axis=1)[:, min(quota, keys.shape[1])-1]
+    return kind & (keys.reshape(kind.shape) <= np.minimum(last, 1)[:, None, None])
+
+
+def effect_of(parts, chosen):
+    "`intervals.design_effect` for each repetition."
+    parts, sizes = np.where(chosen, parts, 0), chosen.sum(-1)
+    n, count = np.maximum(sizes.sum(-1), 1), (sizes > 0).sum(-1)
+    rows, size = (parts**2).sum((-1, -2)), (sizes**2).sum(-1)/n
+    seen = (parts.sum(-1)**2).sum(-1)/np.maximum(rows, 1e-30)*count/np.maximum(count-1, 1)*(n-1)/n
+    return damped_effect(np.where(rows > 0, seen, size), count, size)
+
+
+def passes(judged, more, size):
+    "Rows that the judge passes, rows in all, and the effect of their clusters."
+    k = np.arange(size+1)
+    sums = judged.sum(-1)
+    passed, rows = sums.sum(-1)+more@k, judged[0].size+more[0].sum()*size
+    share, clusters = passed/rows, rows//size
+    if size == 1: return passed, rows, 1.
+    squares = ((sums-size*share[:, None])**2).sum(-1)+(more*(k-size*share[:, None])**2).sum(-1)
+    seen = squares/np.maximum(rows*share*(1-share), 1e-30)*clusters/(clusters-1)*(rows-1)/rows
+    return passed, rows, damped_effect(np.where((share > 0) & (share < 1), seen, size), clusters, size)
+
+
+def counts(*masks): return np.stack([m.sum((-1, -2)) for m in masks], -1).astype(float)
+
+
+def both(values, mask):
+    "The second of two values where the mask holds, else the first."
+    return np.where(mask, values[:, 1][:, None, None], values[:, 0][:, None, None])
+
+
+def mixture(truth, judged, chosen, more, size):
+    "The estimate from labels at random or by verdict."
+    hits, n = (counts(*(m & k for k in (~judged, judged))) for m in (chosen & truth, chosen))
+    passed, total, rows_effect = passes(judged, more, size)
+    rows = np.stack([total-passed, passed], -1)
+    if size == 1: return mixture_limits(hits, n, rows)
+    parts = both(rows/total/np.maximum(n, 1), judged)*(truth-both((hits+.5)/(n+1), judged))
+    return mixture_limits(hits, n, rows, effect_of(parts, chosen)[:, None], rows_effect)
+
+
+def by_class(truth, judged, chosen, others, more, size):
+    "Rogan and Gladen's estimate; the judge's rate is that of `others` and `more`."
+    hits, n = (counts(m & truth, m & ~truth) for m in (chosen & judged, chosen))
+    passed, total, rows_effect = passes(others, more, size)
+    if size == 1: return error_rate_limits(hits, n, passed, total)
+    parts = judged-both(((hits+.5)/(n+1))[:, ::-1], truth)
+    effect = np.stack([effect_of(parts, chosen & truth), effect_of(parts, chosen & ~truth)], -1)
+    return error_rate_limits(hits, n, passed, total, effect, rows_effect)
+
+
+def sample(rng, design, rate, tpr, tnr, labels, rows, size, repeats):
+    "Truth, verdicts, which of these rows are labelled, and tallies of further clusters."
+    judge = rate, tpr, tnr, repeats
+    if design == 'random':
+        truth, judged = draw(rng, *judge, labels//size, size)
+        return truth, judged, np.ones_like(truth), tallies(rng, *judge, rows//size, size)
+    if design == 'by verdict': # fewer labels of a verdict where there are fewer rows of it
+        truth, judged = draw(rng, *judge, (labels+rows)//size, size)
+        chosen = pick(rng, judged, labels//2) | pick(rng, ~judged, labels-labels//2)
+        return truth, judged, chosen, np.zeros((repeats, size+1), int)
+    truth, judged = draw(rng, *judge, int(labels/(1-rate)/size*.6)+80//size, size)
+    flat = truth.reshape(repeats, -1)
+    chosen = np.where(flat, flat.cumsum(1) <= labels//2, (~flat).cumsum(1) <= labels-labels//2).reshape(truth.shape)
+    return truth, judged, chosen, tallies(rng, *judge, rows//size, size)
+
+
+def cell(rng, design, rate, tpr, tnr, labels, rows, size, repeats, check=0):
+    "Coverage and mean width of a cell, and the widths of labels alone and of Rogan-Gladen for the random design."
+    found, wide = [], []
+    step = max(1, min(repeats, 2_000_000//(labels+rows)))
+    for start in range(0, repeats, step):
+        data = sample(rng, design, rate, tpr, tnr, labels, rows, size, min(step, repeats-start))
+        truth, judged, chosen, more = data
+        if design == 'balanced': res = by_class(truth, judged, chosen, judged[:, :0], more, size)
+        else: res = mixture(*data, size)
+        found.append(res)
+        if design == 'random':
+            passed = truth.sum((1, 2))
+            effect = effect_of(truth-((passed+.5)/(labels+1))[:, None, None], chosen) if size > 1 else 1.
+            others = share_limits(passed/effect, labels/effect), by_class(truth, judged, chosen, judged, more, size)
+            wide.append([(x[-1]-x[-2]).mean() for x in others])
+        if check and start == 0: compare(design, data, res, size, check)
+    value, low, high = (np.concatenate(x) for x in zip(*found))
+    alone, corrected = np.mean(wide, 0) if wide else (np.nan, np.nan)
+    return dict(coverage=((low <= rate) & (rate <= high)).mean(), below=(high < rate).mean(), above=(low > rate).mean(),
+                width=(high-low).mean(), labels_alone=alone, rogan_gladen=corrected)
+
+
+def compare(design, data, res, size, check):
+    "What is simulated on arrays is what `estimate` says."
+    for i, (truth, judged, chosen, more) in enumerate(zip(*(d[:check] for d in data))):
+        further = np.concatenate([np.arange(size) < k for k, c in enumerate(more) for _ in range(c)] or [[]])
+        known = chosen.ravel() if design == 'balanced' else np.ones(judged.size, bool)
+        verdicts = pd.Series(np.concatenate([judged.ravel()[known], further.astype(bool)]))
+        clusters = np.concatenate([np.repeat(np.arange(len(judged)), size)[known], 10**6+np.arange(len(further))//size])
+        labels = pd.Series(truth.ravel()[known])[chosen.ravel()[known]]
+        one = estimate(verdicts, labels, design, clusters=None if size == 1 else pd.Series(clusters))
+        np.testing.assert_allclose([one.value, one.low, one.high], [x[i] for x in res], atol=1e-9)
+
+
+def grid(full):
+    "All cells, or a part of them."
+    if full: return list(itertools.product(DESIGNS, (1, 5), RATES, GOOD, GOOD, LABELS, ROWS))
+    return list(itertools.product(DESIGNS, (1, 5), (.5, .8, .97), (.75, .98), (.9,), (40, 200), (100, 1000)))
+
+
+def coverage(full, repeats):
+    rng, rows = np.random.default_rng(42), []
+    for design, size, rate, tpr, tnr, labels, more in grid(full):
+        got = cell(rng, design, rate, tpr, tnr, labels, more, size, repeats if size == 1 else repeats//2, check=2)
+        rows.append(dict(design=design, clusters=size, rate=rate, tpr=tpr, tnr=tnr, labels=labels, rows=more, **got))
+    return pd.DataFrame(rows)
+
+
+def summary(df):
+    "Coverage by design and clusters."
+    groups = df.groupby(['design', 'clusters'], sort=False)
+    inside = df.coverage.between(.94, .97)
+    table = groups.coverage.agg(cells='size', lowest='min', median='median', highest='max')
+    return table.assign(below_94=groups.coverage.apply(lambda c: (c < .94).mean()),
+                        within=inside.groupby([df.design, df.clusters], sort=False).mean(),
+                        above_97=groups.coverage.apply(lambda c: (c > .97).mean()),
+                        width=groups.width.mean())
+
+
+def report(df):
+    print(summary(df).round(3).to_string())
+    drawn = df[df.design == 'random']
+    for name in ('labels_alone', 'rogan_gladen'):
+        ratio = drawn.width/drawn[name]
+        print(f'width / {name}, random labels: mean {ratio.mean():.3f}, median {ratio.median():.3f}, '
+              f'lowest {ratio.min():.3f}, highest {ratio.max():.3f}, of mean widths '
+              f'{drawn.width.mean()/drawn[name].mean():.3f}')
+
+
+def speed():
+    rng = np.random.default_rng(0)
+    truth = rng.random(100_000) < .9
+    verdicts = pd.Series(np.where(truth, rng.random(100_000) < .95, rng.random(100_000) < .2))
+    at = rng.permutation(100_000)[:200]
+    labels, questions = pd.Series(truth[at], index=at), np.arange(100_000)//5
+    for name, options in (('rows alone', {}), ('clusters', dict(clusters=questions))):
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            estimate(verdicts, labels, 'random', **options)
+            times.append(time.perf_counter()-start)
+        print(f'one estimate at 100,000 verdicts, {name}: {1000*np.median(times):.0f} ms')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('full', 'tools', 'alarm', 'speed'): parser.add_argument(f'--{name}', action='store_true')
+    parser.add_argument('--repeats', type=int, default=4000, help='of a cell with single rows; half of it with clusters')
+    args = parser.parse_args()
+    if args.speed: return speed()
+    df = coverage(args.full, args.repeats)
+    report(df)
+    if args.full: df.round(4).to_csv(__file__.replace('.py', '.csv'), index=False)
+
+
+if __name__ == '__main__': main()
