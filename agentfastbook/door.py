@@ -162,14 +162,17 @@ class Door:
         columns = ['step','prompt','model',*_COUNTS,*asdict(Usage()),'usd','unpriced']
         return pd.DataFrame(rows, columns=columns)
 
+    def _counts(self):
+        with self._lock: return sum((s['counts'] for s in self._sums.values()), Counter())
+
+    def _price(self):
+        with self._lock: unpriced = sum(s['unpriced'] for s in self._sums.values())
+        return f'${self.usd:.4f}' + (f' and {unpriced} of unknown price' if unpriced else '')
+
     def __repr__(self):
-        count = Counter()
-        with self._lock:
-            for s in self._sums.values(): count.update(s['counts'])
-            unpriced = sum(s['unpriced'] for s in self._sums.values())
-        price = f'${self.usd:.4f}' + (f' and {unpriced} of unknown price' if unpriced else '')
+        count = self._counts()
         calls = f"{count['calls']} calls, {count['recorded']} from the record, {count['failed']} failed"
-        return f'{calls}, {self.tokens:,} tokens, {price}'
+        return f'{calls}, {self.tokens:,} tokens, {self._price()}'
 
 # %% ../nbs/05_door.ipynb #f1935995
 _AGAIN = .1 # seconds between two looks at what another process is doing
@@ -248,17 +251,24 @@ def _keep(self:Door, key, where, engine, request, reply, error, lost):
 
 def _raw(reply): return reply['text'] or ('' if reply['data'] is None else json.dumps(reply['data']))
 
+_LINE = '{desc}{n_fmt}%s calls [{elapsed}%s{postfix}]' # short, so that a narrow notebook shows all of it
+
 @patch
 def _tick(self:Door):
-    if self._bar is not None: self._bar.set_postfix_str(repr(self), refresh=False); self._bar.update()
+    if self._bar is None: return
+    count = self._counts()
+    odd = [f'{count[k]:,} {words}' for k,words in (('recorded', 'from the record'), ('failed', 'failed')) if count[k]]
+    self._bar.set_postfix_str(', '.join([self._price(), f'{self.tokens:,} tokens', *odd]), refresh=False)
+    self._bar.update()
 
 @patch
 @contextmanager
 def watch(self:Door,
     total:int|None=None, # how many calls are expected; None: unknown, so no end can be foretold
 ):
-    "Show a live line with calls, tokens, US dollars and the time that is left."
-    with tqdm(total=total, unit='call') as self._bar:
+    "Show a live line with calls, US dollars, tokens, and the time that has gone by and that is left."
+    line = _LINE % ((' of {total_fmt}', ', {remaining} left') if total else ('', ''))
+    with tqdm(total=total, bar_format='{l_bar}{bar}| '+line if total else line) as self._bar:
         try: yield self
         finally: self._bar = None
 
