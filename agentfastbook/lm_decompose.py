@@ -114,7 +114,7 @@ class LMDecomposer:
     merge:bool=False # join what leans on the part before, by the rules?
     standalone:bool=False # have each component reworded for the search?
     prompts:Prompts=field(default=Prompts(), repr=False, compare=False) # where the prompts are kept
-    kept:tuple[KeptPrompt,...]=field(default=(), init=False, hash=False) # the prompts, as they were when the engine was made
+    kept:tuple[KeptPrompt,...]=field(default=(), init=False, hash=False) # the prompts, as they were at the start
     version:int=field(default=2, init=False) # grows whenever the reading of replies changes
     _ready:dict=field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -144,7 +144,7 @@ class LMDecomposer:
         together:int=10, # most answers in a request
         batch:float=0., # ask by message batch, looking every so many seconds? half the price; 0: no
     )->None:
-        "Ask for many answers at once; what fails is raised when its question is called for, or at once if all is hopeless."
+        "Ask for many answers at once; what fails is raised when its question is called for, or at once if hopeless."
         groups = self._groups(questions, together)
         if batch and groups: # the replies are recorded, and read from there below
             requests = [kept_request(self._filled(group)) for group in groups]
@@ -178,7 +178,8 @@ class LMDecomposer:
 
     def _ask(self, answers):
         "For each answer its spans, or an error; and the calls behind them."
-        if len(answers) == 1 and self._certain(answers[0]): return {answers[0]: (decompose_spans(answers[0], 'whole'), [])}
+        if len(answers) == 1 and self._certain(answers[0]):
+            return {answers[0]: (decompose_spans(answers[0], 'whole'), [])}
         with calls_made() as calls:
             try: found = self._read(ask(self.lm, self._filled(answers)), answers)
             except LMError as e:

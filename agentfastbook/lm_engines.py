@@ -51,9 +51,9 @@ def open_engines(
     budget_usd:float|None=None, # most US dollars; None: no limit
     granularity:str='standard', # 'standard', 'fine' or 'whole'
     retrieve:Callable=Retriever(), # component, chapter -> ranked passages
-    rules:RuleExtractor|None=None, # ask the model only for what the rules are unsure of, and extract the rest with these
+    rules:RuleExtractor|None=None, # ask the model only for what rules are unsure of, and extract the rest with these
     standalone:bool=False, # have components reworded for the search?
-    yes_no:float|None=None, # ask about each sentence, keep those with this probability of "yes"; None: ask for numbers
+    yes_no:float|None=None, # ask about each sentence, keep it with this probability of "yes"; None: ask for numbers
     concurrency:int=8, # calls at once
 )->LMEngines:
     "The engines with a language model."
@@ -61,7 +61,8 @@ def open_engines(
         raise FastbookError(f"the budget is {budget_usd:g} US dollars; give more than 0, or no budget for no limit")
     lm = open_lm(name, Door(budget_usd=budget_usd, concurrency=concurrency))
     if yes_no is not None and isinstance(lm, Claude):
-        raise FastbookError(f"{name} gives no probabilities of yes and no; leave yes_no out, or take a local model or a server")
+        raise FastbookError(f"{name} gives no probabilities of yes and no; leave yes_no out, or take a local model or "
+                            "a server")
     form = {} if yes_no is None else dict(form='each', threshold=yes_no)
     decompose = LMDecomposer(lm, granularity, standalone=standalone, prompts=prompts)
     extract = LMExtractor(lm, retrieve=retrieve, prompts=prompts, **form)

@@ -80,7 +80,8 @@ def list_request(
     number = dict(type='integer', minimum=1, maximum=max(len(sentences), 1))
     schema = dict(type='object', required=['numbers'], properties=dict(
         numbers=dict(type='array', items=number, maxItems=len(sentences)), search=dict(type='string', maxLength=100)))
-    return fill_request(kept, dict(fact=component.text, sentences=lines), schema=schema, max_tokens=100+8*len(sentences))
+    return fill_request(kept, dict(fact=component.text, sentences=lines), schema=schema,
+                        max_tokens=100+8*len(sentences))
 
 @dataclass(frozen=True)
 class LMExtractor:
@@ -91,7 +92,7 @@ class LMExtractor:
     most:int=60 # most sentences to ask about
     retrieve:Callable|None=None # component, chapter -> ranked passages, for a second search; None: no second search
     prompts:Prompts=field(default=Prompts(), repr=False, compare=False) # where the prompts are kept
-    kept:tuple[KeptPrompt,...]=field(default=(), init=False, hash=False) # the prompt, as it was when the engine was made
+    kept:tuple[KeptPrompt,...]=field(default=(), init=False, hash=False) # the prompt, as it was at the start
     version:int=field(default=2, init=False) # grows whenever the reading of replies changes
 
     def __post_init__(self):

@@ -165,7 +165,7 @@ class Curation:
     run:int # number of the run in traces.db
     questions:list[Question] # curated, in the benchmark's order
     errors:dict[str,str]=field(default_factory=dict) # question or file -> why it failed
-    usage:pd.DataFrame=field(default_factory=pd.DataFrame, compare=False) # what models took in this run, see `model_usage`
+    usage:pd.DataFrame=field(default_factory=pd.DataFrame, compare=False) # of models in this run, see `model_usage`
 
     @property
     def df(self)->pd.DataFrame:
@@ -313,7 +313,7 @@ def curate(
     config = dict(book=book.path.name, **names, version=__version__, **_prompts(engines))
     with Store(out/'traces.db') as store:
         lms = _lms(engines)
-        lm_run = store.start_run(dict(lm=[repr(lm) for lm in lms])) if lms else None # calls to models have a run of their own
+        lm_run = store.start_run(dict(lm=[repr(lm) for lm in lms])) if lms else None # a run for the calls to models
         run = store.start_run(dict(config, lm_run=lm_run) if lms else config)
         texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
         ids = {q.id: item_id(q, texts[q.chapter], engines) for q,_ in known}
