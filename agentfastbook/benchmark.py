@@ -7,12 +7,12 @@ __all__ = ['unquote', 'Context', 'Component', 'Question', 'find_components', 're
            'parse_benchmark', 'load_benchmark', 'save_benchmark', 'to_v1', 'locate_contexts']
 
 # %% ../nbs/02_benchmark.ipynb #21a9f419
-import json,os,re
+import json,re
 from dataclasses import dataclass,field,replace
 from pathlib import Path
 
 from .book import Book
-from .core import FastbookError,Span,locate,locate_all
+from .core import FastbookError,Span,locate,locate_all,write_file
 
 # %% ../nbs/02_benchmark.ipynb #74ca0db1
 _CLOSING = re.compile(r'(?<=[^\s(\[{])"(?!\w)') # a quote behind a word, a stop or a bracket
@@ -57,6 +57,12 @@ class Component:
     explicit:bool=True # do the contexts say it in so many words?
     extraneous:bool=False # beside the point of the question?
 
+    def pieces(self,
+        answer:str, # the gold answer that the spans are in
+    )->list[str]: # in the order of the answer; the component's text if it was not found there
+        "The texts that the component has in its answer."
+        return [s.of(answer) for s in self.spans] or [self.text]
+
 @dataclass(frozen=True)
 class Question:
     "A question of a chapter's questionnaire with its gold answer."
@@ -71,6 +77,11 @@ class Question:
     def id(self)->str: # such as '4/16'
         "Chapter and number in one word."
         return f'{self.chapter}/{self.number}'
+
+    @property
+    def pieces(self)->list[list[str]]: # for each component
+        "The texts that the components have in the gold answer."
+        return [c.pieces(self.gold_answer) for c in self.components]
 
 # %% ../nbs/02_benchmark.ipynb #2e82f928
 def find_components(
@@ -250,10 +261,7 @@ def save_benchmark(
     text,source = dump(raw),benchmark.source
     if source and dump(json.loads(source.removeprefix('\ufeff'))) == text: text = source
     if re.search('[\ud800-\udfff]', text): text = json.dumps(raw, indent=1)
-    temporary = path.with_name(path.name+'.tmp')
-    temporary.write_bytes(text.encode('utf-8'))
-    os.replace(temporary, path)
-    return path
+    return write_file(path, [text])
 
 # %% ../nbs/02_benchmark.ipynb #b08cad49
 def _span_dict(span): return {'start':span.start, 'end':span.end}

@@ -42,8 +42,6 @@ def evaluate_passages(
     return pd.DataFrame(rows, columns=['max_tokens','passages','contexts','broken'])
 
 # %% ../nbs/17_evaluate.ipynb #2bb76d2c
-def _pieces(question): return [[s.of(question.gold_answer) for s in c.spans] or [c.text] for c in question.components]
-
 def evaluate_decomposition(
     benchmark:Benchmark, # curated by hand
     engines:dict[str,Callable]|None=None, # name -> question -> components; None: the rules at each granularity
@@ -51,11 +49,11 @@ def evaluate_decomposition(
     "Soft F1 and the like of each engine, for all questions and for those with several components."
     engines = engines or {name: RuleDecomposer(name) for name in GRANULARITIES}
     asked = [q for q in benchmark if q.components]
-    groups = {'all': asked, 'several components': [q for q in asked if len(drop_duplicates(_pieces(q))) > 1]}
+    groups = {'all': asked, 'several components': [q for q in asked if len(drop_duplicates(q.pieces)) > 1]}
     tables = {}
     for name,engine in engines.items():
         for group,questions in groups.items():
-            pairs = [(q.gold_answer, _pieces(q), _pieces(replace(q, components=tuple(engine(q))))) for q in questions]
+            pairs = [(q.gold_answer, q.pieces, replace(q, components=tuple(engine(q))).pieces) for q in questions]
             if pairs: tables[name,group] = score_decomposition(pairs)
     keys = ['engine','questions']
     return pd.concat(tables, names=[*keys, 'row']).reset_index(keys).reset_index(drop=True)

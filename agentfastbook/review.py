@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
-from .core import FastbookError
+from .core import FastbookError,write_file
 from .benchmark import Benchmark,load_benchmark
 from .store import Store
 from .labels import apply_reviews
@@ -264,9 +264,7 @@ def save_reviews(
         raise FastbookError(f"can't read '{path.name}' of the run '{path.parent.name}': {e}; "
                             "give the folder of a run") from e
     with _store(folder) as store: data = apply_reviews(data, store)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(data, indent=1), encoding='utf-8')
-    os.replace(temporary, path)
+    write_file(path, [json.dumps(data, indent=1)])
     return sum('reviewed' in c for q in data['questions'] for c in q['answer_context']+q.get('question_context', []))
 
 # %% ../nbs/20_review.ipynb #eab29544

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 import pandas as pd
 from .core import FastbookError,Span,content_id,locate
-from .benchmark import Benchmark
+from .benchmark import Benchmark,Component
 from .store import Store
 from .matching import label_components
 from .retrieve import FUNCTION_WORDS,terms
@@ -67,11 +67,12 @@ def _answer_panel(input, output, title='gold answer'):
     marks = [Mark(Span(*s), i) for i,c in enumerate(output or []) for s in c['spans']]
     return Panel(title, input['gold_answer'], tuple(marks), numbered=True)
 
-def _pieces(component, answer): return [answer[s:e] for s,e in component['spans']] or [component['text']]
+def _pieces(component, answer):
+    return Component(component['text'], tuple(Span(*s) for s in component['spans'])).pieces(answer)
 
 def _component_parts(source, name, answer, output):
     question = source.questions.get(name)
-    gold = [[s.of(question.gold_answer) for s in c.spans] or [c.text] for c in question.components] if question else []
+    gold = question.pieces if question else []
     labels = label_components(answer, gold, [_pieces(c, answer) for c in output]) if gold and output else None
     for i,c in enumerate(output):
         yield Part(f'component {i+1}', c['text'], tuple(sorted(labels.predicted[i])) if labels else ())
@@ -122,6 +123,10 @@ def _passage_panels(source, name, call, ranked, extracted):
         yield Panel(f"{_where(i, p)}, score {p['score']:.2f}", text, tuple(marks), p['start'])
     yield from _raw(call)
 
+def _sisters(call, calls, step):
+    "Calls of another step for the same component."
+    return [c for c in calls if c['step'] == step and c['input']['component'] == call['input']['component']]
+
 def retrieve_view(
     source:Source,
     name:str, # question's name
@@ -129,8 +134,7 @@ def retrieve_view(
     calls:list[dict], # all calls of the item
 )->View:
     "A component and its ranked passages, with what was extracted from them."
-    same = [c for c in calls if c['step'] == 'extract' and c['input']['component'] == call['input']['component']]
-    extracted = [Span(*s) for c in same for s in c['output'] or []]
+    extracted = [Span(*s) for c in _sisters(call, calls, 'extract') for s in c['output'] or []]
     ranked = call['output'] or []
     parts = tuple(Part(f'passage {i+1}', _where(i, p)) for i,p in enumerate(ranked))
     panels = tuple(_passage_panels(source, name, call, ranked, extracted))
@@ -143,8 +147,7 @@ def extract_view(
     calls:list[dict], # all calls of the item
 )->View:
     "A component and the passages that its contexts were extracted from."
-    same = [c for c in calls if c['step'] == 'retrieve' and c['input']['component'] == call['input']['component']]
-    ranked = [p for c in same[-1:] for p in c['output'] or []]
+    ranked = [p for c in _sisters(call, calls, 'retrieve')[-1:] for p in c['output'] or []]
     chapter,spans = source.chapter(call['input']['chapter']),[Span(*s) for s in call['output'] or []]
     panels = tuple(_passage_panels(source, name, call, ranked, spans))
     parts = tuple(Part(f'{s.start}:{s.end}', ' '.join(s.of(chapter).split()), span=s) for s in spans)

@@ -162,8 +162,9 @@ def test_streams_that_break_off_are_tried_again(fault, kind, server):
 @pytest.mark.parametrize('how', ['sync', 'async'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_hanging_server_is_tried_again(kind, how, server):
-    server.faults.append('sleep 2')
-    assert ask(make(kind, server, timeout=.3), how, 'Hello').attempts == 2
+    ask(make(kind, server), how, 'The first call imports and connects.')
+    server.faults.append('sleep 3')
+    assert ask(make(kind, server, timeout=.8), how, 'Hello').attempts == 2
 
 
 @pytest.mark.parametrize('kind', KINDS)
