@@ -40,7 +40,7 @@ def rate(
     low,high = share_limits(x.sum()/effect, len(x)/effect, confidence)
     return Interval(float(x.mean()), float(low), float(high))
 
-# %% ../nbs/27_alignment.ipynb #e9288766
+# %% ../nbs/27_alignment.ipynb #06ccf5f3
 _FEW = 10 # rows of a class: with fewer, there is a warning
 
 @dataclass(frozen=True, repr=False)
@@ -57,8 +57,9 @@ class Alignment:
 
     def __repr__(self):
         n = sum(self.counts.values())
-        lines = [f'{self.name or "judge"}: {n} rows, {self.missing} without a verdict', f'TPR {self.tpr}', f'TNR {self.tnr}',
-                 f'agreement {self.agreement}', f'kappa {self.kappa}', *(f'note: {x}' for x in self.notes)]
+        lines = [f'{self.name or "judge"}: {n} rows, {self.missing} without a verdict',
+                 f'TPR {self.tpr}', f'TNR {self.tnr}', f'agreement {self.agreement}', f'kappa {self.kappa}',
+                 *(f'note: {x}' for x in self.notes)]
         return '\n'.join(lines)
 
     def _repr_html_(self):
@@ -107,13 +108,14 @@ def align(
 )->Alignment:
     "Compare a judge with a person."
     if len(judged) != len(person) or clusters is not None and len(clusters) != len(person):
-        raise FastbookError(f"{len(judged)} verdicts, {len(person)} labels"
-                            f"{'' if clusters is None else f', {len(clusters)} clusters'}; give one of each for each row")
+        groups = '' if clusters is None else f', {len(clusters)} clusters'
+        raise FastbookError(f"{len(judged)} verdicts, {len(person)} labels{groups}; give one of each for each row")
     judged,person = _as_flags(judged, 'the judge'),_as_flags(person, 'the person')
     labelled = [i for i,p in enumerate(person) if p is not None]
     if not labelled: raise FastbookError("there are no labels to compare with; let a person label some results")
     kept = [i for i in labelled if judged[i] is not None]
-    if not kept: raise FastbookError(f"none of the {len(labelled)} labelled rows has a verdict; look at the judge's errors")
+    if not kept:
+        raise FastbookError(f"none of the {len(labelled)} labelled rows has a verdict; look at the judge's errors")
     p,j = np.array([person[i] for i in kept]),np.array([judged[i] for i in kept])
     groups = None if clusters is None else np.array([clusters[i] for i in kept], dtype=object)
     def part(rows): return None if groups is None else groups[rows]
@@ -125,7 +127,7 @@ def align(
     return Alignment(counts, tpr, tnr, rate(p == j, groups), kappa(p.tolist(), j.tolist(), groups), lost,
                      tuple(warned), name)
 
-# %% ../nbs/27_alignment.ipynb #2870705c
+# %% ../nbs/27_alignment.ipynb #aa698f48
 def person_verdicts(
     store:Store,
     mode:str='verdict', # a failure mode; 'verdict': whether the row as a whole passed
@@ -147,7 +149,8 @@ def person_verdicts(
         raise FastbookError(f"labels of several people ({', '.join(people)}); say whose count, with `annotator`")
     mine = given[given.annotator == (annotator or people[0])]
     rows = [_said(case, group, mode) for case in found for group in [mine[mine.call == case.id]] if len(group)]
-    table = pd.DataFrame([r for r in rows if r], columns=['question','call','part','content','passed','why','annotator','sampling'])
+    columns = ['question','call','part','content','passed','why','annotator','sampling']
+    table = pd.DataFrame([r for r in rows if r], columns=columns)
     if not len(table): raise FastbookError(f"the person gave no label '{mode}' on step '{step}'; review some results")
     return table
 
@@ -162,10 +165,11 @@ def _said(case, group, mode):
         own = group[(group['name'] == mode) & group.value.eq(True) & (group.part.eq(case.part) | (case.part == ''))]
         passed = not len(own)
         if len(own): last = own.iloc[-1]
-    return dict(question=case.question, call=case.id, part=case.part, content=case.content, passed=passed,
-                why=last.why if not passed or mode == 'verdict' else '', annotator=last.annotator, sampling=last.sampling)
+    why = last.why if not passed or mode == 'verdict' else ''
+    return dict(question=case.question, call=case.id, part=case.part, content=case.content, passed=passed, why=why,
+                annotator=last.annotator, sampling=last.sampling)
 
-# %% ../nbs/27_alignment.ipynb #5c0b31fe
+# %% ../nbs/27_alignment.ipynb #67c60a94
 _KEY = ['call','part']
 
 def judged_labels(
@@ -184,15 +188,17 @@ def judged_labels(
     never = table[table._merge == 'left_only']
     if len(never):
         raise FastbookError(f"{len(never)} of {len(person)} labels are of results that were never judged, first "
-                            f"{never.question.iloc[0]} {never.part.iloc[0]}; judge them with `judge_run`, or leave them out")
+                            f"{never.question.iloc[0]} {never.part.iloc[0]}; judge them with `judge_run`, or "
+                            "leave them out")
     table = table.drop(columns='_merge')
     table['judged'] = [None if v is None or v != v else bool(v) for v in table.judged]
     return table.astype(dict(judged=object))
 
-# %% ../nbs/27_alignment.ipynb #b11ca4bd
+# %% ../nbs/27_alignment.ipynb #08eaa4b6
 def _versions(store, judge):
     "The versions of a judge, oldest first."
-    rows = store._rows('select version, min(id) as first from judgement where judge=? group by version order by first', judge)
+    rows = store._rows('select version, min(id) as first from judgement where judge=? group by version '
+                       'order by first', judge)
     if not rows: raise FastbookError(f"judge '{judge}' has no verdicts in '{store.path.name}'; see `judge_run`")
     return [r['version'] for r in rows]
 
@@ -224,7 +230,8 @@ def align_judge(
     "Compare a judge in the store with a person."
     version = version or _versions(store, judge)[-1]
     table = labelled_part(store, judge, mode, part, version, **options)
-    found = align(table.judged.tolist(), table.passed.tolist(), table.question.tolist(), f'{judge} at {version}, {part} part')
+    found = align(table.judged.tolist(), table.passed.tolist(), table.question.tolist(),
+                  f'{judge} at {version}, {part} part')
     if part != 'test': return found
     seen = dict(TPR=_rounded(found.tpr.value), TNR=_rounded(found.tnr.value), n=len(table))
     warned = open_test(store, mode or judge, judge, version, table[[*_KEY, 'passed']], seen, again)
@@ -232,7 +239,7 @@ def align_judge(
 
 def _rounded(x): return None if math.isnan(x) else round(x, 3)
 
-# %% ../nbs/27_alignment.ipynb #0b75a0d8
+# %% ../nbs/27_alignment.ipynb #4179aee1
 def _judge_panels(rows, judge):
     word = {True:'pass', False:'fail', None:'no verdict'}
     for r in rows.itertuples():
@@ -242,7 +249,8 @@ def _judge_panels(rows, judge):
 def _with_evidence(panel, spans):
     "The panel with the judge's evidence marked, where it lies in it; a panel with numbers gets one beside it."
     base = 0 if panel.title == 'gold answer' else panel.offset
-    inside = [s.shift(-base) for s in spans if base <= s.start and s.end <= base+len(panel.text)] if base is not None else []
+    if base is None: return [panel]
+    inside = [s.shift(-base) for s in spans if base <= s.start and s.end <= base+len(panel.text)]
     marks = tuple(Mark(s, 5, "judge's evidence") for s in inside)
     if not marks: return [panel]
     if not panel.numbered: return [replace(panel, marks=panel.marks+marks)]

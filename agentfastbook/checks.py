@@ -15,8 +15,10 @@ from .core import FastbookError,Span,sentences
 from .retrieve import FUNCTION_WORDS
 from .judge import Case,Verdict
 
-# %% ../nbs/23_checks.ipynb #cef2e556
-def _where(case, i): return case.part or f"{dict(decompose='component', extract='context').get(case.step, 'passage')} {i+1}"
+# %% ../nbs/23_checks.ipynb #ef88c5ec
+_PIECE = MappingProxyType(dict(decompose='component', extract='context'))
+
+def _where(case, i): return case.part or f"{_PIECE.get(case.step, 'passage')} {i+1}"
 
 def check_verbatim(
     case:Case, # decompose, retrieve or extract
@@ -114,10 +116,10 @@ def check_empty(
         if not _WORD.search(piece): return Verdict(False, f'{_where(case, i)} has no words: {piece!r:.40}')
     return Verdict(True, f'{len(case.output)} pieces')
 
-# %% ../nbs/23_checks.ipynb #5d24139f
+# %% ../nbs/23_checks.ipynb #17465766
 _NUMBER = re.compile(r'(?<![\w.])[-−]?\d+(?:,\d{3})+(?:\.\d+)?|(?<![\w.])[-−]?\d+(?:\.\d+)?|(?<![\w.])\.\d+')
 _SPELT = MappingProxyType({w: float(i) for i,w in enumerate(
-    'zero _ two three four five six seven eight nine ten eleven twelve'.split()) if w != '_'}) # "one" is mostly a pronoun
+    'zero _ two three four five six seven eight nine ten eleven twelve'.split()) if w != '_'}) # not "one"
 
 def numbers_in(
     text:str,
@@ -125,7 +127,8 @@ def numbers_in(
 )->dict[float,Span]: # each number with the place where it stands first
     "The numbers in a text, as figures or words."
     found = {}
-    for m in _NUMBER.finditer(text): found.setdefault(float(m.group().replace(',', '').replace('−', '-')), Span(*m.span()))
+    for m in _NUMBER.finditer(text):
+        found.setdefault(float(m.group().replace(',', '').replace('−', '-')), Span(*m.span()))
     for m in _WORD.finditer(text) if words else ():
         if m.group().lower() in _SPELT: found.setdefault(_SPELT[m.group().lower()], Span(*m.span()))
     return found

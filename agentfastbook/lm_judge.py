@@ -15,14 +15,15 @@ from .prompts import PromptRepo
 from .door import LM
 from .judge import Case,Verdict
 
-# %% ../nbs/23_lm_judge.ipynb #ac40315d
+# %% ../nbs/23_lm_judge.ipynb #b26e6e22
 _FIELDS = ('question','answer','component','result','passages') # what a judge's prompt may show
 
 def _first(case, step): return next((c for c in case.calls if c['step'] == step), None)
 
 def _passages(case):
     "The texts of the passages that were retrieved for the same component."
-    same = [c for c in case.calls if c['step'] == 'retrieve' and c['input'].get('component') == case.input.get('component')]
+    about = case.input.get('component')
+    same = [c for c in case.calls if c['step'] == 'retrieve' and c['input'].get('component') == about]
     ranked = case.output if case.step == 'retrieve' else same[-1]['output'] if same else []
     return '\n\n'.join(case.text[p['start']:p['end']] for p in ranked or [])
 

@@ -14,7 +14,7 @@ import pandas as pd
 from .core import FastbookError,content_id
 from .store import Store
 
-# %% ../nbs/26_splits.ipynb #f6205ee0
+# %% ../nbs/26_splits.ipynb #c8030357
 PARTS = ('train','dev','test')
 
 def _groups(df, by):
@@ -65,8 +65,8 @@ def split(
     df = labels[labels[value].notna()].copy()
     numbers,passed = _groups(df, by),df[value].astype(bool).to_numpy()
     if (n := int(numbers.max())+1) < 3:
-        raise FastbookError(f"the labels are of {n} group{'s'*(n > 1)} by {', '.join(by)}, three parts need at least 3; "
-                            "label more questions")
+        raise FastbookError(f"the labels are of {n} group{'s'*(n > 1)} by {', '.join(by)}, three parts need at least "
+                            "3; label more questions")
     counts = np.array([[sum(passed[numbers == g]), sum(~passed[numbers == g])] for g in range(n)], dtype=float)
     parts = _spread(counts, _settled(df[by[0]], numbers, known or {}), np.asarray(shares), seed)
     return df.assign(split=np.array(PARTS)[parts[numbers]])
@@ -118,7 +118,7 @@ def shot_candidates(
     turn = order.groupby(order.passed.astype(bool)).cumcount()
     return train.loc[order.assign(_turn=turn).sort_values(['_turn','_hard','_sure'], kind='stable').index[:n]]
 
-# %% ../nbs/26_splits.ipynb #21904c4f
+# %% ../nbs/26_splits.ipynb #fdb11a61
 def openings(
     store:Store,
     mode:str, # failure mode, or name of the judge
@@ -142,13 +142,13 @@ def open_test(
     mine = before[(before.judge == judge) & (before.version == version)]
     if len(mine) and not again:
         raise FastbookError(f"the test part of '{mode}' was opened before with judge '{judge}' at version '{version}' "
-                            f"({mine.created.iloc[0]}), and gave {json.dumps(mine.result.iloc[0])}. A test counts once: "
-                            "measure on dev; or set again=True, and the result will say that it was opened again")
+                            f"({mine.created.iloc[0]}), and gave {json.dumps(mine.result.iloc[0])}. A test counts "
+                            "once: measure on dev; or set again=True, and the result will say that it was opened again")
     notes = []
     if len(mine): notes.append(f'TEST OPENED {len(mine)+1} TIMES with this version: no longer an honest test')
     others = before[(before.judge != judge) | (before.version != version)].version.nunique()
-    if others: notes.append(f'{others} other version{"s"*int(others > 1)} of judges saw this test part before: if one was '
-                            'chosen by that, the figures flatter it')
+    if others: notes.append(f'{others} other version{"s"*int(others > 1)} of judges saw this test part before: if one '
+                            'was chosen by that, the figures flatter it')
     row = (datetime.now(timezone.utc).isoformat(timespec='seconds'), mode, judge, version,
            content_id(labels.to_json(orient='values', default_handler=str)), json.dumps(result))
     with store._write() as db:
