@@ -373,7 +373,8 @@ class Replay(LM):
         try:
             found = json.loads(line)
             reply = {**found['reply'], 'usage': Usage(**found['reply'].get('usage', {}))}
-            return make_request(**found['request']).key(),Reply(**reply)
+            asked = {k: v for k,v in found['request'].items() if k != 'parts'} # their id is of another repository
+            return make_request(**asked).key(),Reply(**reply)
         except (ValueError,TypeError,KeyError,FastbookError) as e:
             raise FastbookError(f"line {number} of '{self.path.name}' is no recorded reply ({type(e).__name__}: {e}); "
                                 "remove the line, or record it again") from None
