@@ -35,7 +35,7 @@ def size_statistics(
     highest = torch.stack(torch._foreach_norm(tensors, math.inf)).float().max()
     return torch.stack([norm, mean, highest, norm/math.sqrt(count)])
 
-# %% ../../nbs/31_tiny_dynamics.ipynb #c21a59a6
+# %% ../../nbs/31_tiny_dynamics.ipynb #af5b7049
 class Dynamics(Callback):
     "Log loss, learning rate and the sizes of gradients, parameters, logits and attention logits to Parquet."
     order,run_valid = 5,False # before gradients are clipped
@@ -45,7 +45,7 @@ class Dynamics(Callback):
         sequences:int=2, # of the batch, for the logits
     ):
         if every < 1: raise FastbookError(f"logging every {every} steps is not possible; give 1 or more")
-        self.folder,self.every,self.sequences,self.rows = Path(folder),every,sequences,[]
+        self.folder,self.every,self.sequences,self.logged = Path(folder),every,sequences,[]
 
     @property
     def step(self): return self.epoch*len(self.dls.train)+self.iter+1
@@ -53,10 +53,10 @@ class Dynamics(Callback):
     def _add(self, what, groups):
         "One transfer from the device for all groups, not one for each."
         values = torch.stack([size_statistics(tensors) for tensors in groups.values()]).tolist()
-        self.rows += [(self.step, what, group, statistic, value) for group,four in zip(groups, values)
+        self.logged += [(self.step, what, group, statistic, value) for group,four in zip(groups, values)
                       for statistic,value in zip(STATISTICS, four)]
 
-    def before_fit(self): self.rows = []
+    def before_fit(self): self.logged = []
 
     def before_step(self):
         if self.step % self.every: return
@@ -69,7 +69,7 @@ class Dynamics(Callback):
         self._add('parameter', parameters)
 
     def after_batch(self):
-        self.rows += [(self.step, 'loss', '', 'value', self.loss.item()),
+        self.logged += [(self.step, 'loss', '', 'value', self.loss.item()),
                       (self.step, 'learning rate', '', 'value', float(self.opt.hypers[-1]['lr']))]
         if self.step % self.every: return
         self._add('logit', {'': [self.pred.detach()[:self.sequences].float()]})
@@ -80,18 +80,18 @@ class Dynamics(Callback):
         names,step = {'valid_loss': 'validation loss'},(self.epoch+1)*len(self.dls.train)
         for name,value in list(zip(self.recorder.metric_names, self.recorder.log))[1:]:
             if name != 'train_loss' and value is not None: # that one is smoothed, and starts anew in a resumed run
-                self.rows.append((step, names.get(name, name.replace('_', ' ')), '', 'value', float(value)))
+                self.logged.append((step, names.get(name, name.replace('_', ' ')), '', 'value', float(value)))
         self._write()
 
     def after_fit(self): self._write() # also if the run was stopped half way
 
     def _write(self):
-        if not self.rows: return
+        if not self.logged: return
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder/f'.{self.epoch:05}'
-        pd.DataFrame(self.rows, columns=['step','what','group','statistic','value']).to_parquet(part, index=False)
+        pd.DataFrame(self.logged, columns=['step','what','group','statistic','value']).to_parquet(part, index=False)
         part.rename(self.folder/f'{self.epoch:05}.parquet')
-        self.rows = []
+        self.logged = []
 
 # %% ../../nbs/31_tiny_dynamics.ipynb #c8fc60ae
 @torch.no_grad()
