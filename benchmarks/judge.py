@@ -131,6 +131,42 @@ def sample(rng, design, rate, tpr, tnr, labels, rows, size, repeats):
     return truth, judged, chosen, tallies(rng, *judge, rows//size, size)
 
 
+def single(rng, design, rate, tpr, tnr, labels, rows, repeats):
+    "Counts where rows stand alone: hits, labels and rows of each kind, and those of each class for Rogan-Gladen."
+    share = rate*tpr+(1-rate)*(1-tnr)
+    if design == 'balanced':
+        n = np.broadcast_to([labels//2, labels-labels//2], (repeats, 2))
+        return None, (rng.binomial(n, [tpr, 1-tnr]), n, rng.binomial(rows, share, repeats), rows)
+    right = np.array([rate*(1-tpr)/(1-share), rate*tpr/share])
+    if design == 'random':
+        passed = rng.binomial(labels, share, repeats)
+        n = np.stack([labels-passed, passed], -1)
+        total = n+np.stack([rows-(more := rng.binomial(rows, share, repeats)), more], -1)
+    else:
+        passed = rng.binomial(labels+rows, share, repeats)
+        total = np.stack([labels+rows-passed, passed], -1)
+        n = np.minimum(total, [labels-labels//2, labels//2])
+    hits = rng.binomial(n, right)
+    classes = np.stack([hits[:, 1], n[:, 1]-hits[:, 1]], -1), np.stack([hits.sum(1), labels-hits.sum(1)], -1)
+    return (hits, n, total), (*classes, total[:, 1], labels+rows)
+
+
+def single_cell(rng, design, rate, tpr, tnr, labels, rows, repeats):
+    "Like `cell`, for rows that stand alone."
+    cells, classes = single(rng, design, rate, tpr, tnr, labels, rows, repeats)
+    value, low, high = mixture_limits(*cells) if cells else error_rate_limits(*classes)
+    wide = [np.nan, np.nan]
+    if design == 'random':
+        passed = cells[0].sum(1)
+        wide = [(x[-1]-x[-2]).mean() for x in (share_limits(passed, labels), error_rate_limits(*classes))]
+    return scores(rate, low, high, wide)
+
+
+def scores(rate, low, high, wide):
+    return dict(coverage=((low <= rate) & (rate <= high)).mean(), below=(high < rate).mean(), above=(low > rate).mean(),
+                width=(high-low).mean(), labels_alone=wide[0], rogan_gladen=wide[1])
+
+
 def cell(rng, design, rate, tpr, tnr, labels, rows, size, repeats, check=0):
     "Coverage and mean width of a cell, and the widths of labels alone and of Rogan-Gladen for the random design."
     found, wide = [], []
@@ -149,8 +185,7 @@ def cell(rng, design, rate, tpr, tnr, labels, rows, size, repeats, check=0):
         if check and start == 0: compare(design, data, res, size, check)
     value, low, high = (np.concatenate(x) for x in zip(*found))
     alone, corrected = np.mean(wide, 0) if wide else (np.nan, np.nan)
-    return dict(coverage=((low <= rate) & (rate <= high)).mean(), below=(high < rate).mean(), above=(low > rate).mean(),
-                width=(high-low).mean(), labels_alone=alone, rogan_gladen=corrected)
+    return scores(rate, low, high, (alone, corrected))
 
 
 def compare(design, data, res, size, check):
@@ -171,12 +206,18 @@ def grid(full):
     return list(itertools.product(DESIGNS, (1, 5), (.5, .8, .97), (.75, .98), (.9,), (40, 200), (100, 1000)))
 
 
-def coverage(full, repeats):
+def coverage(full, repeats, check=1):
+    "A row for each cell; some repetitions of every cell are compared with `estimate`."
     rng, rows = np.random.default_rng(42), []
-    for design, size, rate, tpr, tnr, labels, more in grid(full):
-        got = cell(rng, design, rate, tpr, tnr, labels, more, size, repeats if size == 1 else repeats//2, check=2)
-        rows.append(dict(design=design, clusters=size, rate=rate, tpr=tpr, tnr=tnr, labels=labels, rows=more, **got))
+    for design, size, *judge in sorted(grid(full), key=lambda c: c[1]):
+        got = cell(rng, design, *judge, size, check if size == 1 else repeats//2, check)
+        if size == 1: got = single_cell(rng, design, *judge, repeats)
+        rows.append(dict(zip(('design', 'clusters', 'rate', 'tpr', 'tnr', 'labels', 'rows'), (design, size, *judge)), **got))
+        if full and len(rows) % 135 == 0: save(pd.DataFrame(rows))
     return pd.DataFrame(rows)
+
+
+def save(df): df.round(4).to_csv(__file__.replace('.py', '.csv'), index=False)
 
 
 def summary(df):
@@ -223,7 +264,7 @@ def main():
     if args.speed: return speed()
     df = coverage(args.full, args.repeats)
     report(df)
-    if args.full: df.round(4).to_csv(__file__.replace('.py', '.csv'), index=False)
+    if args.full: save(df)
 
 
 if __name__ == '__main__': main()
