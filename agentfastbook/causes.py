@@ -46,7 +46,7 @@ def _ancestors(repo, bad, good, name):
     return found,bits
 
 def _halve(bits, is_good):
-    "The first bad commits, one if all can be tested: look at the one that has nearest to half of the suspects behind it."
+    "The first bad commits, one if all can be tested: look at what has nearest to half of the suspects behind it."
     suspects,silent = (1 << len(bits))-1,set()
     while suspects.bit_count() > 1:
         inside = [i for i in bits if suspects >> i & 1 and i not in silent and bits[i]&suspects != suspects]
@@ -95,13 +95,14 @@ def bisect(
     def is_good(i): return None if (v := value(found[i])) is None else v >= threshold
     broken = _halve(bits, is_good)
     if len(broken) > 1:
-        raise FastbookError(f"the metric could not say enough: any of {', '.join(str(found[i].id)[:10] for i in broken)} "
-                            "may be the first bad commit; look at them with diff()")
+        suspects = ', '.join(str(found[i].id)[:10] for i in broken)
+        raise FastbookError(f"the metric could not say enough: any of {suspects} may be the first bad commit; "
+                            "look at them with diff()")
     table = pd.DataFrame(steps, columns=['commit','message','value'])
     table['good'] = [None if step['value'] is None else step['value'] >= threshold for step in steps]
     return Bisection(str(found[broken[0]].id), found[broken[0]].message.strip(), table)
 
-# %% ../nbs/08_causes.ipynb #9872b737
+# %% ../nbs/08_causes.ipynb #ca20e345
 @contextmanager
 def prompts_at(
     repo:PromptRepo,
@@ -146,7 +147,8 @@ def command_metric(
     def metric(commit):
         with prompts_at(repo, commit) as copy:
             env = {**os.environ, 'PROMPTS': str(copy.path), 'COMMIT': commit}
-            done = subprocess.run(command, shell=True, env=env, stdout=subprocess.PIPE, encoding='utf-8', errors='replace')
+            done = subprocess.run(command, shell=True, env=env, stdout=subprocess.PIPE, encoding='utf-8',
+                                  errors='replace')
         if done.returncode == _SILENT: return None
         return (_status if status else _number)(done, commit)
     return metric

@@ -66,8 +66,8 @@ class TextRepo:
     def _file(self, name):
         path = self.path/f'{name}.md'
         if not _NAME.fullmatch(name) or not path.resolve().is_relative_to(self.path.resolve()):
-            raise FastbookError(f"'{name}' can't be the name of a {self._kind}; take letters, digits, _ - . with / between "
-                                "folders, inside the repository")
+            raise FastbookError(f"'{name}' can't be the name of a {self._kind}; take letters, digits, _ - . with / "
+                                "between folders, inside the repository")
         return path
 
     def _check(self, name, text):

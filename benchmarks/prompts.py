@@ -6,7 +6,7 @@ faster. --libraries compares pygit2 and dulwich (`pip install dulwich`). --short
 llama-cpp-python) for the facts of a benchmark's answers, with `decompose/v0` and with shorter versions of it; every reply
 is kept in --out, so a second run asks nothing, and one that was stopped goes on.
 """
-import argparse,random,re,subprocess,sys,tempfile,time
+import argparse,json,random,re,subprocess,sys,tempfile,time
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,7 +238,47 @@ class Tags:
         return '\n'.join(f'<fact>{s.of(given)}</fact>' for s in decompose_spans(given)) if 'separate facts' in text else given
     def facts(self, q, reply): return [f.strip() for f in re.findall('<fact>(.*?)</fact>', reply, re.S) if f.strip()]
 
-FORMS = {'points': Points(), 'tags': Tags()}
+class Scores(Tags):
+    """A model too small to write facts between tags can still say how likely a reply is: that of a person, the whole answer,
+    all pieces apart, and what the rules say. The likeliest of the last three is its choice."""
+    def __init__(self): self.gold = {}
+    def rules(self, text):
+        "A stand-in that expects a person's reply if it is told what to do, and the whole answer otherwise."
+        told = 'separate facts' in text
+        return json.dumps(dict(gold=-1. if told else -2., whole=-2. if told else -1., apart=-1.5, rules=-1.4))
+    def replies(self, given):
+        facts = dict(gold=self.gold[given], whole=[given], apart=[s.of(given) for s in answer_units(given)],
+                     rules=[s.of(given) for s in decompose_spans(given)])
+        return {k: '\n'.join(f'<fact>{f}</fact>' for f in v) for k,v in facts.items()}
+    def facts(self, q, reply):
+        said = json.loads(reply)
+        best = max(('rules','apart','whole'), key=said.get)
+        return re.findall('<fact>(.*?)</fact>', self.replies(q.gold_answer)[best], re.S)
+
+FORMS = {'scores': Scores(), 'points': Points(), 'tags': Tags()}
+
+def scoring_model(path, form):
+    "text -> JSON: for each reply the mean log-probability of its tokens."
+    from llama_cpp import Llama
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+    model = Llama(str(path), n_ctx=1024, n_threads=1, seed=42, verbose=False, logits_all=True)
+    chat = Jinja2ChatFormatter(model.metadata['tokenizer.chat_template'], eos_token='<|im_end|>', bos_token='<|im_start|>')
+    def tokens(text): return model.tokenize(text.encode(), add_bos=False, special=True)
+    def ask(text):
+        given = re.search(r'Text:\n(.*?)\n(?:\nRemember the|\Z)', text, re.S)[1]
+        prompt,known = tokens(chat(messages=[dict(role='user', content=text)]).prompt),list(model._input_ids)
+        same = next((i for i,(a,b) in enumerate(zip(known, prompt)) if a != b), min(len(known), len(prompt)-1))
+        model.n_tokens = min(same, len(prompt)-1) # what begins as the last prompt did need not be read again
+        model.eval(prompt[model.n_tokens:])
+        def mean(reply):
+            written = tokens(reply)
+            model.n_tokens = len(prompt)
+            model.eval(written)
+            logits = model.scores[len(prompt)-1:len(prompt)+len(written)-1].astype(float)
+            top = logits.max(1)
+            return float(np.mean(logits[range(len(written)), written]-top-np.log(np.exp(logits-top[:,None]).sum(1))))
+        return json.dumps({k: round(mean(v), 4) for k,v in form.replies(given).items()})
+    return ask
 
 def local_model(path, form, most):
     from llama_cpp import Llama,LlamaGrammar
@@ -259,10 +299,12 @@ def prove(path, form, margin, out, benchmark, sample, most):
     "Shorten the doubled prompt: what a local model says on answers of at least two pieces, and what the rules' stand-in says."
     form,asked = FORMS[form],load_benchmark(benchmark or sample_path()/'benchmark.json').questions
     questions = [q for q in asked if len(answer_units(q.gold_answer)) > 1]
-    if sample: questions = random.sample(questions, min(sample, len(questions)))
+    if sample: questions = sorted(random.sample(questions, len(questions)), key=lambda q: len(q.gold_answer) > 400)[:sample]
+    if isinstance(form, Scores): form.gold = {q.gold_answer: [c.text for c in q.components] for q in questions}
     repo,store = PromptRepo(Path(out)/'prompts', author='benchmark'),Store(Path(out)/'traces.db')
     models = {'stand-in: rules': form.rules}
-    if path != 'rules': models[f'{Path(path).name}, temperature 0, {most} tokens'] = local_model(path, form, most)
+    if path != 'rules' and isinstance(form, Scores): models[f'{Path(path).name}, scores'] = scoring_model(path, form)
+    elif path != 'rules': models[f'{Path(path).name}, temperature 0, {most} tokens'] = local_model(path, form, most)
     alone = soft_f1(questions, [units_of(q) for q in questions])[1],soft_f1(questions, [[] for _ in questions])[1]
     print(f'{len(questions)} answers of two and more pieces; soft_f1 of all pieces apart {alone[0]:.3f}, of whole answers {alone[1]:.3f}\n')
     for name,model in models.items():
@@ -274,8 +316,10 @@ def prove(path, form, margin, out, benchmark, sample, most):
             same = sum(a == b for a,b in zip(said, replies.setdefault('first', said)))
             rows.append({'prompt tokens':prompt_tokens(prompt), 'soft_f1':f'{mean:.3f}', 'well-formed':f'{sum(map(bool, facts))} of {len(facts)}',
                          'different replies':len(set(said)), 'same as with the whole prompt':f'{same} of {len(said)}'})
-            print(rows[-1], flush=True)
-            return values
+            if not isinstance(form, Scores): return values
+            likely = np.array([json.loads(r)['gold'] for r in said])
+            rows[-1]['log-probability of a person\'s reply, per token'] = f'{likely.mean():.3f}'
+            return likely
         done = shorten(form.prompt, evaluate, margin)
         print(f'\n{name}\n')
         table(rows)
@@ -288,7 +332,9 @@ if __name__ == '__main__':
     p.add_argument('--turns', type=int, nargs='*', default=[20, 200, 2000], help='turns of the conversation')
     p.add_argument('--libraries', action='store_true', help='compare pygit2 and dulwich instead')
     p.add_argument('--shorten', metavar='GGUF', help="shorten decompose/v0 with this local model instead; 'rules': only the stand-in")
-    p.add_argument('--form', choices=FORMS, default='points', help='how the model replies: it points at pieces, or copies facts into tags')
+    p.add_argument('--form', choices=FORMS, default='scores', help="how the model replies: it says how "
+                   "likely a person's reply is (the measure is then its log-probability per token), points at pieces, or copies "
+                   "facts into tags (soft_f1)")
     p.add_argument('--benchmark', help="questions for --shorten (default: the sample's)")
     p.add_argument('--sample', type=int, default=0, help='ask for so many answers only; 0: all that have two pieces')
     p.add_argument('--max-tokens', type=int, default=256, help='most tokens of a reply')
