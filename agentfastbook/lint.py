@@ -123,7 +123,6 @@ def _context_defects(question, book):
 # %% ../nbs/15_lint.ipynb #01ee878b
 def _all_defects(benchmark, book):
     raw = to_v1(benchmark.questions) if benchmark.raw is None else benchmark.raw
-    items = iter(raw['questions'])
     for e in benchmark.errors: yield f'{e.chapter}/{e.number}',None,'unreadable question',f'item {e.index}: {e.message}'
     bad = {e.index for e in benchmark.errors}
     good = [item for i,item in enumerate(raw['questions']) if i not in bad]

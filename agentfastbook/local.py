@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 from time import monotonic
 from .core import FastbookError
-from .reply import LMError,Price,Reply,Request,Usage
+from .reply import LMError,Price,Reply,Usage
 from .door import LM,Door
 from .lm import Claude,OpenAICompatible,_json
 

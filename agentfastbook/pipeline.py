@@ -7,7 +7,7 @@ __all__ = ['Engines', 'engine_name', 'item_id', 'curate_question', 'curated_ques
            'score_dataset']
 
 # %% ../nbs/13_pipeline.ipynb #a185d9d7
-import json,os,re
+import json,re
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED,BrokenExecutor,Executor,wait
 from contextlib import contextmanager,nullcontext
@@ -18,8 +18,8 @@ from time import perf_counter
 import pandas as pd
 from tqdm.auto import tqdm
 from . import __version__
-from .core import FastbookError,Span,content_id
-from .book import Book,Chapter,questionnaire,read_book,sample_path
+from .core import FastbookError,Span,content_id,write_file
+from .book import Book,Chapter,questionnaire,read_book
 from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
 from .metrics import Extraction,score_extraction
 from .matching import drop_duplicates,score_decomposition
@@ -187,12 +187,6 @@ class Curation:
         return f'<p>{visible(repr(self))}</p>{failed}'
 
 # %% ../nbs/13_pipeline.ipynb #e95cd6d5
-def _write(path, pieces):
-    "Write a file from pieces of text, all or nothing."
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    with open(temporary, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f: f.writelines(pieces)
-    os.replace(temporary, path)
-
 def _passage_lines(question, item):
     for c in item.calls:
         if c.step == 'retrieve':
@@ -232,13 +226,13 @@ def _export(store, run, out, known, ids, errors, config, asked):
             curated.append(reviewed_question(curated_question(q, chapter, item), chapter, store, reviews))
             if len(details) < _SHOWN: details.append(_details(curated[-1], chapter, item))
             yield from _passage_lines(q, item)
-    _write(out/'passages.jsonl', pieces())
+    write_file(out/'passages.jsonl', pieces())
     curation = Curation(out, run, curated, errors)
     failed = [replace(q, components=(), question_components=()) for q in asked if q.id in errors]
     chapters = {c.number: c for _,c in known}.values()
     data = apply_reviews(_dataset(curated+failed, errors), store, chapters)
-    _write(out/'dataset.json', [json.dumps(data, indent=1)])
-    _write(out/'report.html', [page('Curated questions', '\n'.join(_report(curation, details, config)))])
+    write_file(out/'dataset.json', [json.dumps(data, indent=1)])
+    write_file(out/'report.html', [page('Curated questions', '\n'.join(_report(curation, details, config)))])
     return curation
 
 # %% ../nbs/13_pipeline.ipynb #82c4f500
@@ -368,7 +362,6 @@ def _run(store, run, known, ids, engines, executor, progress):
     return errors
 
 # %% ../nbs/13_pipeline.ipynb #011ee893
-def _pieces(question): return [[s.of(question.gold_answer) for s in c.spans] or [c.text] for c in question.components]
 def _contexts(question): return [[x.text for x in c.contexts] for c in question.components]
 
 def score_dataset(
@@ -382,7 +375,7 @@ def score_dataset(
     if missing:
         raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset, first {missing[0]}; "
                             "curate all, or score a smaller benchmark")
-    pairs = [(q.gold_answer, _pieces(q), _pieces(found[q.id])) for q in gold]
+    pairs = [(q.gold_answer, q.pieces, found[q.id].pieces) for q in gold]
     several = [p for p in pairs if len(drop_duplicates(p[1])) > 1]
     tables = {'decomposition': score_decomposition(pairs)}
     if several: tables['decomposition, several components'] = score_decomposition(several)

@@ -19,7 +19,7 @@ import bm25s, numpy as np, Stemmer
 
 from .core import FastbookError, Span, content_id, count_tokens
 from .book import Chapter, Passage, passages
-from .encode import Tokens, token_encoder
+from .encode import Tokens
 from .show import Html, highlight, visible
 
 # %% ../nbs/11_retrieve.ipynb #4fc0c518

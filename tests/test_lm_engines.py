@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from adversary import CHANGES, Adversary
 from agentfastbook.asking import Prompts, model_usage
 from agentfastbook.benchmark import load_benchmark
 from agentfastbook.book import read_book, sample_path
@@ -25,26 +26,6 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from lm_server import Answer, LMServer
 
 BOOK, QUESTIONS = read_book(sample_path()), load_benchmark(sample_path()/'benchmark.json').questions
-CHANGES = {
-    'rewords': lambda s: re.sub(r'\b(the|a|is|are)\b', 'some', s, count=1, flags=re.I),
-    'invents': lambda s: f'According to a study of 1987, {s}',
-    'repeats': lambda s: f'{s} {s}',
-    'number': lambda s: re.sub(r'\d+', lambda m: str(int(m[0])+1), s, count=1),
-    'negation': lambda s: re.sub(r'\b(is|are|can|makes?|gives?|does|do)\b', r'\1 not', s, count=1),
-    'drops negation': lambda s: re.sub(r"\b(not |no |never )|n't\b", '', s, count=1),
-    'swaps': lambda s: ' '.join(s.split()[::-1]),
-}
-
-
-class Adversary(LM):
-    "Writes the facts of an answer in tags, every one of them changed in the same way."
-    def __init__(self, change): super().__init__('adversary', Door()); self.change = change
-
-    def _send(self, request, timeout, on_text):
-        answer = request.messages[-1]['content'].split('\n', 1)[1].rsplit('\n', 1)[0]
-        facts = [self.change(u.of(answer)) for u in answer_units(answer)]
-        text = ''.join(f'<component>{f}</component>' for f in facts)
-        return Reply(text, usage=Usage(100, 100), model=self.model, stop_reason='end_turn')
 
 
 @pytest.mark.parametrize('change', CHANGES)
