@@ -51,7 +51,7 @@ def always_limits(
         ends.append(np.where(n > 0, out, end))
     return ends[0],ends[1]
 
-# %% ../nbs/29_monitor.ipynb #aeb15614
+# %% ../nbs/29_monitor.ipynb #2478a521
 def drift_evidence(
     hits:Sequence[float], # how many in each run
     n:Sequence[float], # of how many
@@ -60,18 +60,17 @@ def drift_evidence(
 
     An e-process by universal inference (Wasserman, Ramdas, Balakrishnan 2020, section 8): a mixture over the time of
     the change, with weights 1/(j(j+1)), against the likelihood of the best constant rate."""
-    from scipy.special import logsumexp
     hits,n = (np.concatenate([[0.], np.cumsum(np.asarray(x, float))]) for x in (hits, n))
+    so_far,best,times = _log_bet(hits, n),_log_best(hits, n),np.arange(len(n))
     evidence,since = [],[]
     for t in range(1, len(n)):
-        j = np.arange(1, t)
-        bets = _log_bet(hits[j], n[j])+_log_bet(hits[t]-hits[j], n[t]-n[j])-np.log(j*(j+1))
-        constant = _log_bet(hits[t], n[t])-math.log(t)
-        evidence.append(logsumexp([*bets, constant])-_log_best(hits[t], n[t]))
+        j = times[1:t]
+        bets = so_far[j]+_log_bet(hits[t]-hits[j], n[t]-n[j])-np.log(j*(j+1))
+        evidence.append(np.logaddexp.reduce(np.append(bets, so_far[t]-math.log(t)))-best[t])
         since.append(int(j[bets.argmax()]) if len(j) else 0)
     return np.exp(np.minimum(evidence, 700)),np.array(since, int)
 
-# %% ../nbs/29_monitor.ipynb #8a831ad9
+# %% ../nbs/29_monitor.ipynb #cf049ddd
 def _totals(table):
     "For each run: rows, passed, labels, agreements, and labels and true passes by verdict."
     kept = table[table.passed.notna()]
@@ -98,7 +97,7 @@ def _least(pair): return np.minimum(*pair)
 def _most(pair): return np.maximum(*pair)
 
 def monitor(
-    table:pd.DataFrame, # columns run, passed and label (missing where there is none), runs in order, a row for each result
+    table:pd.DataFrame, # run, passed and label (missing where there is none), a row for each result, runs in order
     confidence:float=.95, # of the intervals, all runs together
     alarm:float=.05, # chance of any false alarm, however many runs
     effect:float=1., # how many rows count for one, where rows of a run belong together; see `design_effect`
@@ -122,7 +121,7 @@ def monitor(
     which = [(runs[s[1]] if on[1] else runs[s[0]]) if any(on) else '' for on,s in zip(zip(*alarms), zip(*since))]
     return pd.DataFrame({**res, 'alarm': said, 'since': which}).reset_index(drop=True)
 
-# %% ../nbs/29_monitor.ipynb #eb60eaf4
+# %% ../nbs/29_monitor.ipynb #0e989aec
 def plot_monitor(
     table:pd.DataFrame, # as from `monitor`
     alarm:float=.05, # as given to `monitor`
@@ -136,7 +135,7 @@ def plot_monitor(
     top.plot(x, table.value, label='true rate, so far')
     top.plot(x, table.judged, '.', ms=4, color='gray', label='judge, each run')
     top.set(ylabel='pass rate', ylim=(max(0, min(table.judged.min(), table.low.iloc[len(table)//10])-.05), 1.02))
-    top.legend(frameon=False, fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+    top.legend(frameon=False, fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     for name,label in (('verdict_drift',"judge's pass rate"),('judge_drift','agreement with the person')):
         below.plot(x, table[name].clip(1e-3, 1e6), label=label)
     below.axhline(2/alarm, color='crimson', lw=1, ls='--', label='alarm')

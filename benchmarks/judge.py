@@ -18,10 +18,11 @@ import time
 
 import numpy as np
 import pandas as pd
-from scipy.stats import betabinom
+from scipy.stats import betabinom, binom
 
 from agentfastbook.estimate import estimate
 from agentfastbook.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits
+from agentfastbook.monitor import monitor
 
 RATES, GOOD, LABELS, ROWS = (.5, .7, .8, .9, .97), (.75, .9, .98), (40, 100, 200), (100, 1000, 5000)
 DESIGNS = 'random', 'by verdict', 'balanced'
@@ -231,14 +232,87 @@ def summary(df):
                         width=groups.width.mean())
 
 
+def wilson_width(rate, labels):
+    "Mean width of Wilson's interval of labels alone."
+    x, z = np.arange(labels+1), 1.96
+    return (binom.pmf(x, labels, rate)*2*z/(labels+z*z)*np.sqrt(x*(labels-x)/labels+z*z/4)).sum()
+
+
 def report(df):
     print(summary(df).round(3).to_string())
     drawn = df[df.design == 'random']
+    alone = drawn[drawn.clusters == 1]
+    ratio = alone.width/[wilson_width(*c) for c in zip(alone.rate, alone.labels)]
+    print(f'width / labels alone by Wilson, single rows: mean {ratio.mean():.3f}, highest {ratio.max():.3f}')
     for name in ('labels_alone', 'rogan_gladen'):
         ratio = drawn.width/drawn[name]
         print(f'width / {name}, random labels: mean {ratio.mean():.3f}, median {ratio.median():.3f}, '
               f'lowest {ratio.min():.3f}, highest {ratio.max():.3f}, of mean widths '
               f'{drawn.width.mean()/drawn[name].mean():.3f}')
+
+
+def alarm(repeats=300, days=100, rows=100, labels=10):
+    "How often a quiet hundred days raise an alarm, and how soon a real change does; a daily z-test beside."
+    rng = np.random.default_rng(0)
+
+    def table(rate, tpr):
+        truth = rng.random((days, rows)) < np.broadcast_to(rate, days)[:, None]
+        judged = rng.random((days, rows)) < np.where(truth, np.broadcast_to(tpr, days)[:, None], .2)
+        label = truth.astype(object)
+        label[:, labels:] = None
+        return pd.DataFrame(dict(run=np.repeat(np.arange(days), rows), passed=judged.ravel().astype(object),
+                                 label=label.ravel()))
+
+    def naive(frame):
+        "A two-sample z-test of each day against the first ten, at 5%."
+        share = frame.groupby('run').passed.mean().to_numpy(float)
+        base = share[:10].mean()
+        error = np.sqrt(base*(1-base)*(1/rows+1/rows/10))
+        return bool((abs(share[10:]-base) > 1.96*error).any())
+
+    half = days//2
+    after = np.arange(days) >= half
+    for name, rate, tpr in (('quiet', .9, .95), ('rate .9 to .8', np.where(after, .8, .9), .95),
+                            ('judge .95 to .8', .9, np.where(after, .8, .95))):
+        said, plain, delays, held = [], [], [], []
+        for _ in range(repeats if name == 'quiet' else repeats//8):
+            frame = table(rate, tpr)
+            found = monitor(frame)
+            said.append(found.alarm.iloc[-1])
+            plain.append(naive(frame))
+            if said[-1]: delays.append(found.alarm.ne('').idxmax()-half)
+            held.append(bool(((found.low <= .9) & (.9 <= found.high)).all()))
+        line = f'{name}: alarm {np.mean([bool(s) for s in said]):.3f}, daily z-test {np.mean(plain):.3f}'
+        if name == 'quiet': line += f', interval holds the rate on all days {np.mean(held):.3f}'
+        else: line += f", median {np.median(delays):.0f} days after the change; {pd.Series(said).value_counts().to_dict()}"
+        print(line)
+
+
+def tools(repeats=300):
+    "Coverage of judgy, ppi-python and labels alone in some cells, beside `estimate`."
+    from judgy import estimate_success_rate
+    from ppi_py import ppi_mean_ci
+    rng = np.random.default_rng(0)
+    for design, rate, tpr, tnr, labels, rows in (('random', .8, .9, .9, 100, 1000), ('random', .97, .9, .9, 100, 1000),
+                                                 ('by verdict', .9, .9, .9, 100, 1000),
+                                                 ('balanced', .8, .9, .9, 100, 1000), ('balanced', .97, .9, .75, 100, 1000)):
+        data = sample(rng, design, rate, tpr, tnr, labels, rows, 1, repeats)
+        ends = {name: [] for name in ('estimate', 'judgy', 'ppi-python', 'labels alone')}
+        for truth, judged, chosen, more in zip(*data):
+            y, j, mask = truth.ravel(), judged.ravel(), chosen.ravel()
+            others = np.repeat([0, 1], more) if more.any() else j[~mask].astype(int)
+            verdicts, said = np.concatenate([j[mask], others.astype(bool)]), y[mask]
+            one = estimate(pd.Series(verdicts), pd.Series(said), design)
+            ends['estimate'].append((one.low, one.high))
+            try: ends['judgy'].append(estimate_success_rate(said.astype(int), j[mask].astype(int), others, 500)[1:])
+            except (ValueError, RuntimeError): ends['judgy'].append((0., 1.))
+            ppi = ppi_mean_ci(said.astype(float), j[mask].astype(float), others.astype(float), alpha=.05)
+            ends['ppi-python'].append([float(x[0]) for x in ppi])
+            ends['labels alone'].append([float(x) for x in share_limits(said.sum(), len(said))])
+        print(f'{design}, rate {rate}, TPR {tpr}, TNR {tnr}, {labels} labels, {rows} rows: coverage (width)')
+        for name, found in ends.items():
+            low, high = np.array(found).T
+            print(f'    {name:13s} {((low <= rate) & (rate <= high)).mean():.3f} ({(high-low).mean():.3f})')
 
 
 def speed():
@@ -261,7 +335,8 @@ def main():
     for name in ('full', 'tools', 'alarm', 'speed'): parser.add_argument(f'--{name}', action='store_true')
     parser.add_argument('--repeats', type=int, default=4000, help='of a cell with single rows; half of it with clusters')
     args = parser.parse_args()
-    if args.speed: return speed()
+    for name, do in (('speed', speed), ('alarm', alarm), ('tools', tools)):
+        if getattr(args, name): return do()
     df = coverage(args.full, args.repeats)
     report(df)
     if args.full: save(df)
