@@ -91,14 +91,16 @@ def check_fragments(
             return Verdict(False, f'{_where(case, i)} has {_count(n)} that mean something: {piece!r:.60}', evidence=at)
     return Verdict(True, f'every piece has at least {_count(least)} that mean something')
 
-# %% ../nbs/23_checks.ipynb #7a2c0ada
+# %% ../nbs/23_checks.ipynb #d1e7a666
 def check_overlap(
     case:Case, # a whole result; passages may overlap by design, so decompose or extract
     most:int=0, # words that may be shared by two pieces
 )->Verdict: # the evidence is what the first such pair shares
     "Is nothing said twice?"
     if case.part: raise FastbookError("overlap is about all pieces of a result; judge with parts=False")
-    words = content_words(case.text) if any(case.spans) else []
+    taken = [s for spans in case.spans for s in spans]
+    start,end = min((s.start for s in taken), default=0),max((s.end for s in taken), default=0)
+    words = [w.shift(start) for w in content_words(case.text[start:end])] if len(case.spans) > 1 else []
     inside = [{w for w in words if any(s.overlaps(w) for s in spans)} for spans in case.spans]
     for (i,a),(j,b) in combinations(enumerate(inside), 2):
         if len(shared := sorted(a & b)) > most:
