@@ -9,17 +9,15 @@ __all__ = ['Door', 'lm_usage', 'LM']
 import asyncio,json,math,random,time
 from collections import Counter
 from concurrent.futures import Future
-from contextlib import asynccontextmanager,contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict,replace
-from threading import BoundedSemaphore,RLock
-from time import monotonic
-from weakref import WeakKeyDictionary
 import pandas as pd
 from fastcore.basics import patch
 from tenacity import AsyncRetrying,Retrying
 from tqdm.auto import tqdm
 from .core import FastbookError
 from .claims import Claims
+from .limits import Limits,OverBudget
 from .store import Call,Item,Store
 from .reply import LMError,PRICES,Price,Reply,Request,Usage,check_reply,cost,find_price,make_request,redact
 
@@ -28,7 +26,7 @@ _COUNTS = ('calls','recorded','failed','attempts')
 _ONE_PROCESS = ("a Door, or a model behind it, can't be sent to another process: its limits and its budget hold within "
                 "one; use threads (ThreadPoolExecutor), which wait for a server as well")
 
-class Door:
+class Door(Limits):
     "Limits, budget, record and sums for all calls to language models."
     def __init__(self,
         store:Store|None=None, # where replies are kept; None: in memory only, for as long as the door exists
@@ -43,13 +41,9 @@ class Door:
         first_wait:float=.5, # seconds before the second try, about; it doubles each time
         prices:tuple[Price,...]=PRICES, # what models cost
     ):
-        self.budget_usd,self.budget_tokens,self.prices = budget_usd,budget_tokens,tuple(prices)
-        self.concurrency,self.attempts,self.timeout,self.deadline = concurrency,attempts,timeout,deadline
-        self.first_wait,self.slots = first_wait,BoundedSemaphore(concurrency)
-        self._rates = {'requests': requests_per_minute, 'tokens': tokens_per_minute}
-        self._levels,self._filled = dict(self._rates),monotonic()
-        self._lock,self._loops,self._kept,self._going = RLock(),WeakKeyDictionary(),{},{}
-        self._paused_until,self._out,self._unknown,self._sums,self._bar = 0.,{},[0, 0.],{},None
+        super().__init__(budget_usd, budget_tokens, concurrency, requests_per_minute, tokens_per_minute)
+        self.attempts,self.timeout,self.deadline,self.first_wait = attempts,timeout,deadline,first_wait
+        self.prices,self._kept,self._going,self._sums,self._bar = tuple(prices),{},{},{},None
         self.keep_in(store)
 
     def keep_in(self,
@@ -62,65 +56,14 @@ class Door:
 
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)
 
-    @asynccontextmanager
-    async def aslot(self):
-        "One of the calls at once, for asyncio; it counts with those of threads."
-        with self._lock:
-            turn = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.concurrency))
-        async with turn:
-            while not self.slots.acquire(blocking=False): await asyncio.sleep(.005)
-            try: yield
-            finally: self.slots.release()
-
-    def pause(self,
-        seconds:float, # from now
-    )->None:
-        "Let no call out for a while."
-        with self._lock: self._paused_until = max(self._paused_until, monotonic()+seconds)
-
     def admit(self,
         id:object, # anything that names this attempt
         tokens:int, # the call has at most
         usd:float|None, # the call costs at most, None if unknown
     )->float: # seconds to wait before asking again; 0: go, the price is set aside
         "May this attempt go out now?"
-        with self._lock:
-            now = monotonic()
-            if now < self._paused_until: return self._paused_until-now
-            if not self._affordable(tokens, usd): return .02
-            wait = self._take(now, tokens)
-            if not wait: self._out[id] = (tokens, usd or 0.)
-            return wait
-
-    def _affordable(self, tokens, usd):
-        "True, False for 'not now', or an error."
-        if self.budget_usd is not None and usd is None:
-            raise LMError('over_budget', 'the price of this model is not known, so budget_usd cannot be kept: '
-                                         'give the door its Price, or set budget_tokens instead')
-        out = [sum(o[i] for o in self._out.values()) for i in (0, 1)]
-        res = True
-        for name,limit,spent,unknown,booked,needed in (
-                ('tokens', self.budget_tokens, self.tokens, self._unknown[0], out[0], tokens),
-                ('usd', self.budget_usd, self.usd, self._unknown[1], out[1], usd or 0.)):
-            if limit is None: continue
-            if spent+unknown+needed > limit:
-                raise LMError('over_budget', f'budget_{name} {limit:,}: {spent:,.6g} spent, {unknown:,.6g} lost in '
-                                             f'attempts without a reply, this call may take {needed:,.6g}')
-            res = res and spent+unknown+booked+needed <= limit
-        return res
-
-    def _take(self, now, tokens):
-        "Take from the buckets, which fill up within a minute."
-        needed,wait = {'requests': 1, 'tokens': tokens},0.
-        for name,rate in self._rates.items():
-            if rate is None: continue
-            self._levels[name] = min(rate, self._levels[name]+rate*(now-self._filled)/60)
-            wait = max(wait, (min(needed[name], rate)-self._levels[name])*60/rate)
-        self._filled = now
-        if wait > 1e-9: return wait
-        for name,rate in self._rates.items():
-            if rate is not None: self._levels[name] -= needed[name]
-        return 0.
+        try: return super().admit(id, tokens, usd)
+        except OverBudget as e: raise LMError('over_budget', str(e)) from None
 
     def settle(self,
         id:object, # as it was admitted
@@ -131,13 +74,8 @@ class Door:
     )->None:
         "Book what an attempt has cost, and give the rest back."
         with self._lock:
-            tokens,most = self._out.pop(id)
-            taken = usage.total if usage else 0 if free else tokens
-            if self._rates['tokens'] is not None: self._levels['tokens'] += tokens-taken
-            if usage is not None: self._add(where, usage=usage, usd=usd, attempts=1)
-            else:
-                self._add(where, attempts=1)
-                if not free: self._unknown = [self._unknown[0]+tokens, self._unknown[1]+most]
+            self.give_back(id, usage.total if usage else 0 if free else None)
+            self._add(where, usage=usage or Usage(), usd=usd if usage else 0., attempts=1)
 
     def _add(self, where, usage=Usage(), usd=0., **counts):
         with self._lock:
@@ -146,11 +84,7 @@ class Door:
             row['usage'] += usage
             if usd is None: row['unpriced'] += 1
             row['usd'] += usd or 0.
-
-    @property
-    def tokens(self)->int: return sum(s['usage'].total for s in self._sums.values())
-    @property
-    def usd(self)->float: return sum(s['usd'] for s in self._sums.values())
+            self.spend(usage.total, usd or 0.)
 
     @property
     def usage(self)->pd.DataFrame: # a row for each step, prompt and model
