@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['END', 'story_texts', 'texts_of', 'tiny_stories', 'split_of', 'split_texts', 'shared_runs', 'train_tokenizer',
-           'pack_blocks', 'bytes_per_token', 'bits_per_byte']
+           'pack_blocks', 'text_batches', 'one_batch', 'bytes_per_token', 'bits_per_byte']
 
 # %% ../../nbs/31_tiny_data.ipynb #c0ae8b9c
 import re
@@ -146,6 +146,40 @@ def pack_blocks(
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     flat = np.array(ids[:count*positions+1], kind)
     return np.stack([flat[i*positions:(i+1)*positions+1] for i in range(count)])
+
+# %% ../../nbs/31_tiny_data.ipynb #35ef910a
+def text_batches(
+    texts:Iterable[str], # such as the training texts
+    tokenizer:object, # a `tokenizers.Tokenizer`
+    positions:int, # tokens that the model reads at once; a longer text is cut there
+    batch_size:int=32, # texts in a batch, >= 1
+    seed:int=0, # of the order
+)->list[np.ndarray]: # each (batch_size, width) token ids: the end of a text, the text, its end; -1 is padding
+    "Batches of whole texts of about the same length, in random order."
+    if batch_size < 1: raise FastbookError(f"batch_size={batch_size} is not possible; give 1 or more")
+    rows = [[0, *encoded.ids, 0][:positions+1] for encoded in tokenizer.encode_batch(list(texts))]
+    if len(rows) < batch_size:
+        raise FastbookError(f"{len(rows)} texts do not fill one batch of {batch_size}; give more, or a smaller batch")
+    rng,batches = np.random.default_rng(seed),[]
+    order = rng.permutation(len(rows))
+    for start in range(0, len(rows), 20*batch_size): # sorted by length within 20 batches
+        some = sorted(order[start:start+20*batch_size], key=lambda i: len(rows[i]))
+        groups = np.array(some[:len(some)//batch_size*batch_size], int).reshape(-1, batch_size)
+        batches += [_rectangle([rows[i] for i in group]) for group in rng.permutation(groups)]
+    return batches
+
+def _rectangle(rows):
+    padded = np.full((len(rows), max(map(len, rows))), -1, np.int32)
+    for i,row in enumerate(rows): padded[i,:len(row)] = row
+    return padded
+
+def one_batch(
+    items:list[np.ndarray], # one batch of `text_batches`
+)->tuple: # (batch, width-1) inputs, (batch, width-1) targets with -100 at padding, as tensors
+    "The `collate` of a learner whose items are batches already."
+    import torch
+    ids = torch.from_numpy(items[0].astype(np.int64))
+    return ids[:,:-1].clamp(min=0),ids[:,1:].masked_fill(ids[:,1:] < 0, -100)
 
 # %% ../../nbs/31_tiny_data.ipynb #7c0a4001
 def bytes_per_token(
