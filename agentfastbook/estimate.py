@@ -104,7 +104,7 @@ def labelled_rows(
     return LabelledRows(known.to_numpy(bool), at[at >= 0], labels.to_numpy(bool)[at >= 0], labels.index[at >= 0],
                         len(verdicts)-len(known), *found)
 
-# %% ../nbs/22_estimate.ipynb #b8a4b6ca
+# %% ../nbs/22_estimate.ipynb #c380b95a
 def _mixture(rows, confidence):
     "Cells are verdicts, or verdicts within strata."
     cells = rows.judged.astype(int) if rows.strata is None else pd.factorize(2*rows.strata+rows.judged)[0]
@@ -115,7 +115,7 @@ def _mixture(rows, confidence):
         parts = (total/total.sum()/np.maximum(n, 1))[mine]*(rows.said-((hits+.5)/(n+1))[mine])
         effect = design_effect(parts, rows.clusters[rows.at])
         rows_effect = design_effect(rows.judged-rows.judged.mean(), rows.clusters)
-    unread = int((total[n == 0] > 0).sum())
+    unread = float(total[n == 0].sum()/total.sum())
     return mixture_limits(hits, n, total, effect, rows_effect, confidence),unread
 
 def _check_classes(rows, hits, n):
@@ -154,7 +154,7 @@ def _check_drawn(rows):
         raise FastbookError(f"the judge passes {judged.mean():.0%} of the labelled rows but {share:.0%} of all, so "
                             "they were not drawn at random; if so many of each verdict were, say design='by verdict'")
 
-# %% ../nbs/22_estimate.ipynb #2e892bfd
+# %% ../nbs/22_estimate.ipynb #eeada4d8
 @dataclass(frozen=True)
 class Estimate(Interval):
     "A true rate with its interval, and where it comes from."
@@ -174,7 +174,7 @@ def _reasons(design, rows, unread):
     if rows.missing: yield f'{rows.missing} rows without a verdict are left out'
     if len(said) < 10: yield f'only {len(said)} labels'
     if len(set(said)) == 1: yield f"all labels say {'pass' if said[0] else 'fail'}"
-    if unread: yield f"{unread} kinds of rows have no label and count as anything from 0 to 1"
+    if unread: yield f'{unread:.0%} of the rows are of a kind without labels and count as anything from 0 to 1'
     if len(set(said)) == 2 and judged[said].mean()+(~judged[~said]).mean() <= 1:
         yield 'the judge is no better than a coin and adds nothing to the labels'
 
