@@ -147,16 +147,29 @@ def packaged_prompt(
     return parse_prompt((_packaged()/f'{name}.md').read_text(encoding='utf-8'), name)
 
 # %% ../nbs/03_templates.ipynb #3d20f1cd
-_PIECE = re.compile(r'[A-Za-z]+|[^\x00-\x7f]+|\s+|.', re.S)
+_PIECE = re.compile(r'[A-Z]?[a-z]+|[A-Z]+|[^\x00-\x7f]+| +|.', re.S)
 _LONG = 12 # letters: longer words are names, or no words at all, and are cut into small pieces
+_FOLLOW = dict(zip('abcdefghijklmnopqrstuvwxyz', # the letters that follow each letter in all but 1.5% of English pairs
+    ('bcdfgiklmnprstuvwxy aeilorsuy acehiklortuy adeilorsuy abcdefgilmnopqrstuvwxy aefilortu aehilnorsu aeiorty '
+     'abcdefgklmnoprstvxz au eins acdefilostuy abegimopsu acdefgiklnopstuvy abcdefgiklmnoprstuvw aeiloprstuy u '
+     'acdefgiklmnorstuy acehiklmopstuy acehiloprstuwy abcdegilmnprst aeio aehinors aept eiost e').split()))
+
+def _word_tokens(word, glued):
+    "Tokens of a run of ASCII letters, from above; `glued` to what stands before it?"
+    small = word.lower()
+    odd = sum(b not in _FOLLOW[a] for a,b in zip(small, small[1:]))
+    step = 2 if glued or len(word) > 1 and word.isupper() else 3
+    return min(len(word), math.ceil(min(len(word), _LONG)/step)+max(len(word)-_LONG, 0)+odd)
 
 def estimate_tokens(
     text:str, # any text
-)->int: # tokens, more than most tokenizers count
+)->int: # tokens, more than tokenizers count
     "A careful estimate of the number of tokens in a text."
-    total = 0
-    for piece in _PIECE.findall(text):
+    total = 1 if text else 0
+    for m in _PIECE.finditer(text):
+        piece,before,after = m.group(),text[m.start()-1:m.start()],text[m.end():m.end()+1]
         if not piece.isascii(): total += len(piece.encode('utf-8', 'surrogatepass'))
-        elif piece.isspace(): total += piece.count('\n')
-        else: total += math.ceil(min(len(piece), _LONG)/3)+max(len(piece)-_LONG, 0)
+        elif piece[0] == ' ': total += math.ceil((len(piece)-1)/4)+(not (after.isascii() and after.isalpha()))
+        elif piece.isalpha(): total += _word_tokens(piece, before.isascii() and before.isalnum())
+        else: total += 1
     return total

