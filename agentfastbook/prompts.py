@@ -119,7 +119,8 @@ def merge(self:PromptRepo,
         analysis,_ = self._repo.merge_analysis(theirs.id)
         if analysis & self._git.enums.MergeAnalysis.UP_TO_DATE: return Merge(str(parents[0]))
         if analysis & self._git.enums.MergeAnalysis.FASTFORWARD: return self._fast_forward(theirs)
-        self._repo.merge(theirs.id)
+        named = self._repo.branches.local.get(other) # a branch stands with its name in the text of a conflict
+        self._repo.merge(theirs.id if named is None else named)
         if found := self.conflicts(): return Merge('', found)
         for path in self._new_in_merge(parents[0], theirs): self._merged(path.removesuffix('.md'))
         self._repo.index.write()

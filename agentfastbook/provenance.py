@@ -186,7 +186,8 @@ class Why:
     def _repr_html_(self):
         def where(p): return ', '.join(f'{k} {v}' for k,v in p.source.items())
         style = 'style="border-left:3px solid #8884;padding-left:.8em;white-space:pre-wrap"'
-        shown = [f'<p><b>{escape(p.kind)}</b> <small>{escape(where(p))}</small></p><div {style}>{escape(p.text)}</div>'
+        def box(p): return f'<div {style}>{escape(text)}</div>' if (text := p.text.strip('\n')) else ''
+        shown = [f'<p style="margin:.6em 0 .2em"><b>{escape(p.kind)}</b> <small>{escape(where(p))}</small></p>{box(p)}'
                  for p in self.parts]
         about = f'<p>Prompt: {escape(self.message)}</p>{self.diff._repr_html_()}' if self.commit else ''
         return ''.join(shown)+f'<p><b>reply</b></p><div {style}>{escape(self.call.raw)}</div>{about}'
