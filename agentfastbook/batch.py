@@ -13,7 +13,8 @@ from tenacity import Retrying,retry_if_exception,stop_after_attempt,wait_random_
 from .core import content_id
 from .store import Call,Item
 from .reply import LMError,Reply,Request,Usage,check_reply,cost
-from .lm import Claude,_ERRORS,_claude_reply,_named_errors
+from .faults import ERROR_TYPES,named_errors
+from .lm import Claude,_claude_reply
 
 # %% ../nbs/07_batch.ipynb #18712ad2
 _SHARE = .5 # of the price
@@ -51,7 +52,7 @@ class _Batch:
         again = retry_if_exception(lambda e: isinstance(e, LMError) and e.outcome in outcomes and e.retry)
         for attempt in Retrying(retry=again, stop=stop_after_attempt(self.door.attempts), reraise=True,
                                 wait=wait_random_exponential(self.door.first_wait, max=30)):
-            with attempt, _named_errors(): res = call(self.lm._sdk.messages.batches)
+            with attempt, named_errors(): res = call(self.lm._sdk.messages.batches)
         return res
 
     def sent(self):
@@ -81,7 +82,7 @@ class _Batch:
         if key not in self.open: return {}
         if kind != 'succeeded':
             inner = getattr(getattr(result.result, 'error', None), 'error', None)
-            outcome = _ERRORS.get(getattr(inner, 'type', ''), 'bad_request') if inner else 'unavailable'
+            outcome = ERROR_TYPES.get(getattr(inner, 'type', ''), 'bad_request') if inner else 'unavailable'
             return {key: self.finish(key, error=LMError(outcome, getattr(inner, 'message', kind)))}
         reply = _claude_reply(result.result.message, self.open[key])
         reply = replace(reply, usd=cost(reply.usage, self.lm.price, _SHARE))

@@ -162,7 +162,7 @@ def test_streams_that_break_off_are_tried_again(fault, kind, server):
 @pytest.mark.parametrize('how', ['sync', 'async'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_hanging_server_is_tried_again(kind, how, server):
-    ask(make(kind, server), how, 'The first call imports and connects.')
+    ask(make(kind, server, timeout=30), how, 'The first call imports.')
     server.faults.append('sleep 3')
     assert ask(make(kind, server, timeout=.8), how, 'Hello').attempts == 2
 
@@ -178,11 +178,15 @@ def test_a_server_that_sends_a_little_now_and_then_is_not_waited_for(kind, serve
 
 def test_standing_in_line_does_not_count_as_time_of_the_call(server):
     server.latency = .1
-    lm = make('claude', server, concurrency=2, deadline=.4)
+    ask(make('claude', server, timeout=30), 'async', 'The first call imports.')
+    lm = make('claude', server, concurrency=2, deadline=2)
 
-    async def run(): return await asyncio.gather(*[lm.acomplete(f'Question {n}') for n in range(16)])
-    assert [r.text for r in asyncio.run(run())] == ['Hello!']*16
-    with ThreadPoolExecutor(16) as pool: assert len(list(pool.map(lm.complete, [f'Answer {n}' for n in range(16)]))) == 16
+    async def run(): return await asyncio.gather(*[lm.acomplete(f'Question {n}') for n in range(50)])
+    start = time.monotonic()
+    assert [r.text for r in asyncio.run(run())] == ['Hello!']*50
+    assert time.monotonic()-start > lm.door.deadline
+    with ThreadPoolExecutor(50) as pool:
+        assert len(list(pool.map(lm.complete, [f'Answer {n}' for n in range(50)]))) == 50
 
 
 def test_threads_and_tasks_share_one_limit(server):
