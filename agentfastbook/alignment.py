@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rate', 'Alignment', 'align', 'person_verdicts', 'judged_labels', 'labelled_part', 'align_judge', 'disagreement_rows',
-           'review_disagreements', 'judge_history', 'plot_history']
+           'review_disagreements', 'judged_rows', 'judge_history', 'plot_history']
 
 # %% ../nbs/27_alignment.ipynb #d2fe9a1d
 import math
@@ -296,6 +296,25 @@ def review_disagreements(
     table = labelled_part(store, judge, mode, part, version, annotator=annotator, **options)
     rows = disagreement_rows(store, table, judge, options.get('step', 'decompose'), options.get('run'))
     return review(rows, store=store, annotator=annotator or table.annotator.iloc[0], names=[mode or judge])
+
+# %% ../nbs/27_alignment.ipynb #e4609558
+def judged_rows(
+    store:Store,
+    judge:str, # its name
+    step:str='decompose', # what was judged
+    run:int|None=None, # number of the run; None: the last one
+    version:str='', # of the judge; empty: the latest
+)->Rows: # with columns judge ('pass', 'fail', None) and confidence; what is shown has no verdict
+    "Results to sample by a judge's verdict."
+    rows = trace_rows(store, run) if step == 'trace' else call_rows(store, step, run)
+    said = verdicts(store, judge, version or _versions(store, judge)[-1], run)
+    said = said[said.part == ''].set_index('call')
+    if not len(said):
+        raise FastbookError(f"judge '{judge}' has judged parts only; judge whole results with parts=False")
+    word = said.passed.map({True:'pass', False:'fail'})
+    ids = rows.table['id']
+    table = rows.table.assign(judge=ids.map(word).astype(object), confidence=ids.map(said.confidence))
+    return replace(rows, table=table)
 
 # %% ../nbs/27_alignment.ipynb #8d48b9f6
 def _paired(before, after):

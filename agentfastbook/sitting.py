@@ -376,7 +376,9 @@ def _key_data(self:Sitting):
 
 @patch
 def _facts(self:Sitting):
-    how = ', '.join(f'{k} {v}' for k,v in self.sampling.get(self.index, {}).items())
+    given = self.sampling.get(self.index, {})
+    blind = ('stratum','probability') if 'judge' in given.get('by', ()) else () # they would tell the judge's verdict
+    how = ', '.join(f'{k} {v}' for k,v in given.items() if k not in blind)
     return [[k, v] for k,v in (*self.view.facts, ('sampled', how)) if v]
 
 @patch
