@@ -93,7 +93,7 @@ class Dynamics(Callback):
         part.rename(self.folder/f'{self.epoch:05}.parquet')
         self.logged = []
 
-# %% ../../nbs/31_tiny_dynamics.ipynb #c8fc60ae
+# %% ../../nbs/31_tiny_dynamics.ipynb #6a0c0df9
 @torch.no_grad()
 def attention_logits(
     model:torch.nn.Module, # any model; layers with an attribute `watch` are watched
@@ -119,7 +119,8 @@ def read_log(
 )->pd.DataFrame: # columns step, what, group, statistic, value
     "The log of a run, in order."
     parts = sorted(Path(folder).glob('*.parquet'))
-    if not parts: raise FastbookError(f"no log in '{Path(folder).name}'; train with `Dynamics(folder)` for one evaluation")
+    if not parts:
+        raise FastbookError(f"no log in '{Path(folder).name}'; train with `Dynamics(folder)` for one evaluation")
     return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 
 # %% ../../nbs/31_tiny_dynamics.ipynb #8d78c98a

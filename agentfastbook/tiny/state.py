@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from ..core import FastbookError
 
-# %% ../../nbs/31_tiny_state.ipynb #04270373
+# %% ../../nbs/31_tiny_state.ipynb #1d3a6dcf
 def weights(
     model:nn.Module, # any model
 )->dict[str,torch.Tensor]: # name -> tensor; tied weights once
@@ -24,7 +24,8 @@ def weights(
 def _optimizer_parts(optimizer):
     "Tensors by name, and the rest as JSON data."
     state = optimizer.state_dict()
-    tensors = {f'optimizer.{i}.{k}': v for i,kept in state['state'].items() for k,v in kept.items() if torch.is_tensor(v)}
+    tensors = {f'optimizer.{i}.{k}': v for i,kept in state['state'].items() for k,v in kept.items()
+               if torch.is_tensor(v)}
     groups = [{k: float(v) if isinstance(v, float) else v for k,v in group.items()} for group in state['param_groups']]
     return tensors, groups
 
@@ -66,7 +67,7 @@ def checkpoints(
     "The checkpoints of a run."
     return sorted(Path(folder).glob('step-*'))
 
-# %% ../../nbs/31_tiny_state.ipynb #38417373
+# %% ../../nbs/31_tiny_state.ipynb #99296d92
 def _read(path, name):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -82,8 +83,8 @@ def read_info(
     "What a checkpoint says of itself."
     try: return json.loads((Path(path)/'training.json').read_text())
     except (OSError,ValueError) as e:
-        raise FastbookError(f"'{Path(path).name}' is not a checkpoint ({type(e).__name__}: no training.json that can be "
-                            "read); give a folder such as 'step-00000100'") from e
+        raise FastbookError(f"'{Path(path).name}' is not a checkpoint ({type(e).__name__}: no training.json that can "
+                            "be read); give a folder such as 'step-00000100'") from e
 
 def load_weights(
     path:str|Path, # folder with a model.safetensors
@@ -97,11 +98,12 @@ def load_weights(
         name = wrong[0][0]
         there,here = [str(tuple(t[name].shape)) if name in t else 'missing' for t in (saved,mine)]
         raise FastbookError(f"checkpoint '{path.name}' is of another model: '{name}' is {there} there and {here} here "
-                            f"({len({n for n,_ in wrong})} tensors differ); build the model with the checkpoint's config")
+                            f"({len({n for n,_ in wrong})} tensors differ); build the model with the checkpoint's "
+                            "config")
     with torch.no_grad():
         for name,tensor in saved.items(): mine[name].copy_(tensor)
 
-# %% ../../nbs/31_tiny_state.ipynb #1720cae4
+# %% ../../nbs/31_tiny_state.ipynb #f32e59de
 def _set_random(tensors, numbers):
     version,state,gauss = numbers['python']
     random.setstate((version, tuple(state), gauss))
@@ -115,8 +117,8 @@ def _check_expected(path, found, expected, of=''):
         kept = found.get(name)
         if isinstance(kept, dict) and isinstance(value, dict): _check_expected(path, kept, value, f'{name}.')
         elif kept != value:
-            raise FastbookError(f"checkpoint '{Path(path).name}' was made with {of}{name} = {kept!r}, not {value!r}; use "
-                                "the same, or another folder to start anew")
+            raise FastbookError(f"checkpoint '{Path(path).name}' was made with {of}{name} = {kept!r}, not {value!r}; "
+                                "use the same, or another folder to start anew")
 
 def load_checkpoint(
     path:str|Path, # a checkpoint's folder

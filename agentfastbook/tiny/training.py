@@ -28,7 +28,7 @@ from .dynamics import Dynamics
 from .model import lm_loss,pick_device
 from .state import checkpoints,load_checkpoint,save_checkpoint
 
-# %% ../../nbs/32_tiny_training.ipynb #5cda7d34
+# %% ../../nbs/32_tiny_training.ipynb #d51079c7
 def next_tokens(
     blocks:Sequence[np.ndarray], # blocks of n+1 token ids
 )->tuple[torch.Tensor,torch.Tensor]: # (batch, n) inputs, (batch, n) the token that follows each
@@ -45,7 +45,8 @@ class Batches:
         seed:int|None=None, # of the order; None: in order, once
     ):
         if batch_size < 1: raise FastbookError(f"batch_size={batch_size} is not possible; give 1 or more")
-        if seed is not None and not len(items): raise FastbookError("there is nothing to train on; give at least one item")
+        if seed is not None and not len(items):
+            raise FastbookError("there is nothing to train on; give at least one item")
         self.items,self.batch_size,self.collate,self.seed = items,batch_size,collate,seed
         self.steps,self.epoch,self.device = math.ceil(len(items)/batch_size),0,'cpu'
         self._order = lru_cache(maxsize=2)(lambda turn: np.random.default_rng((seed, turn)).permutation(len(items)))
@@ -55,9 +56,9 @@ class Batches:
     )->tuple: # inputs and targets, on the device
         "The same for the same number."
         at = np.arange(number*self.batch_size, (number+1)*self.batch_size)
-        turns = at//len(self.items)
+        turns,within = np.divmod(at, len(self.items))
         if self.seed is None: chosen = at[turns == 0]
-        else: chosen = np.concatenate([self._order(turn)[at[turns == turn] % len(self.items)] for turn in np.unique(turns)])
+        else: chosen = np.concatenate([self._order(turn)[within[turns == turn]] for turn in np.unique(turns)])
         items = self.items[chosen] if isinstance(self.items, np.ndarray) else [self.items[i] for i in chosen]
         return tuple(x.to(self.device, non_blocking=True) for x in self.collate(items))
 
@@ -126,10 +127,11 @@ def learner(
     learn.recorder.add_time = False
     return learn
 
-# %% ../../nbs/32_tiny_training.ipynb #f86b0184
+# %% ../../nbs/32_tiny_training.ipynb #62884a9b
 def _bytes_per_token(blocks, tokenizer):
     special = tokenizer.get_added_tokens_decoder() # marks that stand for no text
-    lengths = np.array([0 if i in special else len(tokenizer.id_to_token(i)) for i in range(tokenizer.get_vocab_size())])
+    size = tokenizer.get_vocab_size()
+    lengths = np.array([0 if i in special else len(tokenizer.id_to_token(i)) for i in range(size)])
     if not (mean := lengths[np.asarray(blocks)[:,1:]].mean()):
         raise FastbookError("the blocks for evaluation hold no text; give blocks with other tokens")
     return mean
@@ -138,7 +140,7 @@ def _show_bits(learn, width):
     def bits(): return None if (loss := learn.recorder.loss.value) is None else float(bits_per_byte(float(loss), width))
     learn.metrics = learn.metrics+ValueMetric(bits, 'bits_per_byte')
 
-# %% ../../nbs/32_tiny_training.ipynb #5f66b108
+# %% ../../nbs/32_tiny_training.ipynb #a341b5d9
 @torch.no_grad()
 def first_not_finite(
     model:nn.Module, # any model
@@ -149,7 +151,8 @@ def first_not_finite(
         if not p.isfinite().all(): return f"parameter '{name}'"
     found,hooks = [],[]
     def look(name, output):
-        if torch.is_tensor(output) and not output.isfinite().all(): found.append(f"the output of '{name or 'the model'}'")
+        if torch.is_tensor(output) and not output.isfinite().all():
+            found.append(f"the output of '{name or 'the model'}'")
     for name,module in model.named_modules():
         hooks.append(module.register_forward_hook(lambda m,i,output,name=name: look(name, output)))
     try: model.forward(*inputs)
@@ -172,8 +175,8 @@ class Checkpoints(Callback):
         if math.isfinite(self.loss.item()): return
         step = self.epoch*len(self.dls.train)+(self.iter+1 if self.training else len(self.dls.train))
         where = first_not_finite(self.model, *self.xb) or 'the loss itself'
-        self.problem = (f"the {'' if self.training else 'validation '}loss is {self.loss.item()} at step {step} (learning "
-                        f"rate {self.opt.hypers[-1]['lr']:.2g}); the first bad number is in {where}")
+        self.problem = (f"the {'' if self.training else 'validation '}loss is {self.loss.item()} at step {step} "
+                        f"(learning rate {self.opt.hypers[-1]['lr']:.2g}); the first bad number is in {where}")
         raise CancelFitException
 
     def after_epoch(self):
@@ -205,7 +208,7 @@ def largest_batch(
         finally: learn.opt.zero_grad()
     return 0
 
-# %% ../../nbs/32_tiny_training.ipynb #cc833014
+# %% ../../nbs/32_tiny_training.ipynb #9092ae70
 def _settings(learn, steps, lr, evaluate_every, seed, info):
     "What must be the same when a run is taken up again."
     from dataclasses import asdict,is_dataclass
@@ -254,6 +257,9 @@ def _run(learn, passes, lr, start, cbs, quiet, folder):
         except (RuntimeError,MemoryError) as e:
             if not _is_out_of_memory(e): raise
             problem = str(e).splitlines()[0]
+            if hasattr(learn, 'mixed_precision'): torch.set_autocast_enabled('cuda', False) # fastai leaves it on here
     size = largest_batch(learn)
-    fits = f'batches of {size} fit: use batch_size={size}' if size else 'not even one item fits: take shorter ones, or a smaller model'
-    raise FastbookError(f"out of memory with batches of {learn.dls.train.batch_size} ({problem}); {fits}; {_last_good(folder)}")
+    fits = (f'batches of {size} fit: use batch_size={size}' if size else
+            'not even one item fits: take shorter ones, or a smaller model')
+    raise FastbookError(f"out of memory with batches of {learn.dls.train.batch_size} ({problem}); {fits}; "
+                        f"{_last_good(folder)}")
