@@ -106,3 +106,35 @@ def test_why_is_fast_with_many_calls(repo, store):
     start = time.perf_counter()
     for call in calls[::1000]: assert why(repo, store, call.id).text.startswith('Say word ')
     assert (time.perf_counter() - start) / 20 < .5  # tenfold the promise of 50 ms, for slow machines
+
+
+def test_an_asker_tidies_by_itself(repo, store, monkeypatch):
+    "As `git gc --auto` would: many loose files become a pack, and every call can still be explained."
+    monkeypatch.setattr('agentfastbook.provenance._TIDY_EVERY', 5)
+    monkeypatch.setattr('agentfastbook.provenance._many_loose', lambda repo: True)
+    asker = Asker(repo, store, str.upper, 'shout')
+    calls = [asker.ask_parts([Part('question', f'number {i}')]) for i in range(12)]
+    objects = repo.path/'.git'/'objects'
+    assert len(list((objects/'pack').glob('*.pack'))) == 2
+    assert len([p for p in objects.glob('??/*') if len(p.name) == 38]) == 4  # of the last two calls
+    for i, call in enumerate(calls): assert why(repo, store, call.id).text == f'number {i}'
+
+
+def test_what_a_clean_up_removed_is_written_again(repo, store):
+    "An open repository remembers what it has written, but not longer than it is there."
+    parts = [Part('instruction', 'Say it.\n'), Part('passage', 'Yeast eats sugar.', dict(chapter='1', start=0, end=17))]
+    tree = keep_parts(repo, parts)
+    subprocess.run(['git', '-C', str(repo.path), 'gc', '-q', '--prune=now'], check=True)  # nothing refers to the parts yet
+    assert kept_parts(repo, keep_parts(repo, parts)) == [sourceless(p) for p in parts]
+    assert keep_parts(PromptRepo(repo.path), parts) == tree
+
+
+def test_recent_and_shortened_ids(repo, store):
+    asker = Asker(repo, store, str.upper, 'shout')
+    calls = [asker.ask_parts([Part('question', f'number {i}')]) for i in range(3)]
+    assert [why(repo, store, c.id[:9]).call.id for c in calls] == [c.id for c in calls]
+    with pytest.raises(FastbookError, match='is not in the store'): why(repo, store, calls[0].id[:3])
+    store.save_item(1, Item('x', 'x', tuple(Call('ask', f'engine {i}', {'parts': 'no'}) for i in range(3000))))
+    twins = store._rows('select substr(id, 1, 4) as start from call group by start having count(*) > 1 limit 1')
+    if twins:
+        with pytest.raises(FastbookError, match='more than one call'): why(repo, store, twins[0]['start'])
