@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'ModelConfig', 'rotate', 'KVCache', 'RMSNorm', 'Attention', 'SwiGLU', 'Block', 'TinyLM', 'count_parameters',
-           'lm_loss', 'pick_device']
+           'start_copying', 'lm_loss', 'pick_device']
 
 # %% ../../nbs/30_tiny_model.ipynb #378ac9a0
 import json
@@ -225,6 +225,19 @@ def count_parameters(
     block = 4*config.hidden**2+3*config.hidden*config.intermediate+2*config.hidden
     if config.qk_norm: block += 2*config.head_width
     return config.layers*block+config.hidden+config.vocab_size*config.hidden*(1 if config.tied else 2)
+
+# %% ../../nbs/30_tiny_model.ipynb #6a1e0475
+def start_copying(
+    model:TinyLM, # not yet trained
+    strength:float=.5, # 0..1; 1 passes on the whole of it
+)->TinyLM: # the same model, changed
+    "Let attention begin as a copy of what it looks at."
+    with torch.no_grad():
+        for layer in model.layers:
+            turn = nn.init.orthogonal_(torch.empty_like(layer.self_attn.v_proj.weight))
+            layer.self_attn.v_proj.weight.copy_(turn*strength)
+            layer.self_attn.o_proj.weight.copy_(turn.T*strength)
+    return model
 
 # %% ../../nbs/30_tiny_model.ipynb #d68b90b8
 def lm_loss(
