@@ -46,9 +46,10 @@ def design_of(
                             "every labelled row; say which with `design`, 'by verdict' or 'balanced'")
     return 'by verdict' if by_verdict else 'balanced' if by_label else 'stratified'
 
-# %% ../nbs/22_estimate.ipynb #64f30395
+# %% ../nbs/22_estimate.ipynb #027bfecc
 def _by_id(values):
     if isinstance(values, pd.Series): return values
+    if isinstance(values, np.ndarray): return pd.Series(values)
     return pd.Series(dict(values) if isinstance(values, Mapping) else list(values), dtype=object)
 
 def _verdicts(values, who):
@@ -57,6 +58,7 @@ def _verdicts(values, who):
     if not found.index.is_unique:
         twice = found.index[found.index.duplicated()]
         raise FastbookError(f"{who} has {len(twice)} rows twice, first {twice.tolist()[0]!r}; keep one of each")
+    if found.dtype == bool: return found.astype('boolean')
     try: return pd.Series(pd.array(found.to_numpy(object), dtype='boolean'), index=found.index)
     except (TypeError, ValueError):
         odd = next(v for v in found if not pd.isna(v) and v not in (0, 1))
