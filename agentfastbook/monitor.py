@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['always_limits', 'drift_evidence', 'monitor', 'plot_monitor', 'judged_runs', 'estimate_runs']
 
-# %% ../nbs/29_monitor.ipynb #9a0fa557
+# %% ../nbs/29_monitor.ipynb #ab2cad84
 import math
 from collections.abc import Mapping,Sequence
 import numpy as np
 import pandas as pd
 from .core import FastbookError
 from .store import Store
+from .labels import labels
 from .judge import Judge,judge_run
 from .estimate import Estimate,estimate
 from .alignment import person_verdicts
@@ -147,7 +148,7 @@ def plot_monitor(
     below.set_xticks(x[::step], table.run.astype(str)[::step])
     return top,below
 
-# %% ../nbs/29_monitor.ipynb #600fefe1
+# %% ../nbs/29_monitor.ipynb #8ba034d7
 def judged_runs(
     store:Store, # with runs, and labels of a person
     name:str, # of the judge
@@ -159,17 +160,18 @@ def judged_runs(
     workers:int=1, # judges at work at once
 )->pd.DataFrame: # run, call, part, question, passed, label, sampling: a row for each result
     "Run the judge on every run, and put the person's labels beside its verdicts."
-    parts_of,seen = [],set()
+    found,seen,about = [],set(),set(labels(store).call)
     for run in store.runs().run:
         judged = judge_run(store, {name: judge}, step, run, parts, workers)
         judged = judged[[key not in seen for key in zip(judged.call, judged.part)]]
         seen.update(zip(judged.call, judged.part))
-        try: said = person_verdicts(store, mode, step, run, parts, annotator)
-        except FastbookError: said = pd.DataFrame(columns=['call','part','passed','sampling'])
+        said = pd.DataFrame(columns=['call','part','passed','sampling'])
+        if about & set(judged.call): said = person_verdicts(store, mode, step, run, parts, annotator)
         said = said[['call','part','passed','sampling']].rename(columns=dict(passed='label'))
-        parts_of.append(judged[['call','part','question','passed']].merge(said, 'left', ['call','part']).assign(run=run))
-    if not parts_of: raise FastbookError(f"the store '{store.path.name}' has no runs; curate something first")
-    return pd.concat(parts_of, ignore_index=True)
+        both = judged[['call','part','question','passed']].merge(said, 'left', ['call','part'])
+        found.append(both.assign(run=run))
+    if not found: raise FastbookError(f"the store '{store.path.name}' has no runs; curate something first")
+    return pd.concat(found, ignore_index=True)
 
 def estimate_runs(
     table:pd.DataFrame, # as from `judged_runs`
@@ -178,6 +180,6 @@ def estimate_runs(
 )->Estimate:
     "The true rate of these results; rows of one question belong together."
     rows = table.reset_index(drop=True)
-    labels = rows.label.dropna()
-    return estimate(rows.passed, labels, design, rows.sampling.reindex(labels.index), rows.question,
+    given = rows.label.dropna()
+    return estimate(rows.passed, given, design, rows.sampling.reindex(given.index), rows.question,
                     confidence=confidence)
