@@ -331,8 +331,10 @@ def _prompts(engines):
 def _prepare(engines, todo, progress):
     "Tell a decomposer that can ask for many answers at once which ones will come."
     if not todo or not hasattr(engines.decompose, 'prepare'): return
-    lm = getattr(engines.decompose, 'lm', None)
-    with lm.door.watch() if progress and lm else nullcontext(): engines.decompose.prepare([q for q,_ in todo])
+    decompose,questions = engines.decompose,[q for q,_ in todo]
+    lm = getattr(decompose, 'lm', None)
+    with lm.door.watch(len(decompose.requests(questions))) if progress and lm else nullcontext():
+        decompose.prepare(questions)
 
 @contextmanager
 def _bar(known, todo, lms, progress):
