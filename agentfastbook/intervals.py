@@ -20,7 +20,7 @@ def share_limits(
 )->tuple[np.ndarray,np.ndarray]: # lower and upper end; 0 and 1 where n = 0
     """Jeffreys' interval of a share, which reaches 0 where nothing hit and 1 where everything did.
 
-    Brown, Cai, DasGupta 2001, Interval estimation for a binomial proportion, section 3.1.2: quantiles of
+    Brown, Cai, DasGupta 2001, Interval estimation for a binomial proportion: quantiles of
     Beta(x+1/2, n-x+1/2), with the lower end 0 for x = 0 and the upper end 1 for x = n."""
     from scipy.special import betaincinv
     hits,n = np.asarray(hits, float),np.asarray(n, float)
@@ -50,9 +50,9 @@ def mixture_limits(
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # (...) value, lower and upper end
     """A share put together from cells with known weights.
 
-    MOVER for a sum: Zou & Donner 2008, Construction of confidence limits about effect measures, equation (4), with
+    MOVER for a sum: Zou & Donner 2008, Construction of confidence limits about effect measures, with
     Jeffreys limits for each cell. The value is that of PPI++ with its best weight (Angelopoulos, Duchi, Zrnic 2023,
-    section 6) where there is a cell for each verdict."""
+    power tuning) where there is a cell for each verdict."""
     hits,n,rows = (np.asarray(x, float) for x in (hits, n, rows))
     effect,rows_effect = np.asarray(effect, float),np.asarray(rows_effect, float)
     total = rows.sum(-1, keepdims=True)
@@ -85,7 +85,7 @@ def error_rate_limits(
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # (...) value, lower and upper end
     """A rate corrected for the judge's errors in each class.
 
-    Rogan & Gladen 1978, Estimating prevalence from the results of a screening test, equation (2). The interval inverts
+    Rogan & Gladen 1978, Estimating prevalence from the results of a screening test. The interval inverts
     the contrast q - rate TPR - (1-rate)(1-TNR) as Fieller did, its limits by MOVER (Zou & Donner 2008) from Jeffreys
     limits of the three shares; Lang & Reiczigel 2014 is the known alternative."""
     hits,n,passed,rows = (np.asarray(x, float) for x in (hits, n, passed, rows))

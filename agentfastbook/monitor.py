@@ -37,7 +37,7 @@ def always_limits(
     """An interval of a share that holds at all times together, with probability `confidence`.
 
     Robbins' mixture, by Ville's inequality: Howard, Ramdas, McAuliffe, Sekhon 2021, Time-uniform, nonparametric,
-    nonasymptotic confidence sequences, section 3; here with the Beta(1/2, 1/2) mixture of Bernoulli likelihoods."""
+    nonasymptotic confidence sequences; here with the Beta(1/2, 1/2) mixture of Bernoulli likelihoods."""
     from scipy.special import xlogy
     hits,n = np.asarray(hits, float),np.asarray(n, float)
     bar = _log_bet(hits, n)+math.log(1-confidence)
@@ -59,7 +59,7 @@ def drift_evidence(
 )->tuple[np.ndarray,np.ndarray]: # after each run: the evidence for a change, and the likeliest first run after it
     """How much a bet on a change of the rate has won, run after run; 1 at the start.
 
-    An e-process by universal inference (Wasserman, Ramdas, Balakrishnan 2020, section 8): a mixture over the time of
+    An e-process by universal inference (Wasserman, Ramdas, Balakrishnan 2020): a mixture over the time of
     the change, with weights 1/(j(j+1)), against the likelihood of the best constant rate."""
     hits,n = (np.concatenate([[0.], np.cumsum(np.asarray(x, float))]) for x in (hits, n))
     so_far,best,times = _log_bet(hits, n),_log_best(hits, n),np.arange(len(n))

@@ -35,7 +35,7 @@ def pass_power(
     k:int=1, # attempts that must all succeed, >= 1; items with fewer are left out
     confidence:float=.95, # 0..1
 )->Interval: # of the chance that k attempts at an item all succeed
-    """How often k attempts out of k succeed, known as pass^k (Yao and others 2024, tau-bench, section 4).
+    """How often k attempts out of k succeed, known as pass^k (Yao and others 2024, tau-bench).
 
     The interval is Jeffreys' for as many items as would have the variance that the items show, drawn a little towards
     that of items that are all or nothing."""
@@ -72,7 +72,7 @@ def difference(
     second:Interval,
     correlation:float=0., # of their errors, -1..1; 0 for separate rows
 )->Interval: # `first` minus `second`
-    "The difference of two rates. MOVER: Zou & Donner 2008, equation (3); with a correlation, Zou 2008, equation (6)."
+    "The difference of two rates. MOVER: Zou & Donner 2008; with a correlation, Zou 2008."
     def reach(a, b): return math.sqrt(max(a*a+b*b-2*correlation*a*b, 0))
     value = first.value-second.value
     return Interval(value, value-reach(first.value-first.low, second.high-second.value),
@@ -102,7 +102,7 @@ def compare_runs(
 def pipeline_rate(
     steps:Mapping[str,Interval], # in order: the rate of each step among the rows that all steps before it passed
 )->pd.DataFrame: # step, value, low, high, so_far, so_far_low, so_far_high
-    """What is left after each step. MOVER for sums (Zou & Donner 2008, equation (4)) of logarithms.
+    """What is left after each step. MOVER for sums (Zou & Donner 2008) of logarithms.
 
     The steps' labels must be separate ones; where whole traces are labelled, estimate their rate directly."""
     if not steps: raise FastbookError("a pipeline without steps; give the rate of at least one")

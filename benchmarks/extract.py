@@ -214,7 +214,7 @@ def main():
     args = parser.parse_args()
     encoder,weights = None,e.WEIGHTS
     if args.encoder:
-        from agentfastbook.retrieve import token_encoder
+        from agentfastbook.encode import token_encoder
         encoder,weights = token_encoder(args.encoder),e.WEIGHTS_WITH_MEANING
     book,questions = read_data(args.data)
     retrieve,measure = engines(encoder, args.k)

@@ -10,7 +10,8 @@ from agentfastbook.benchmark import Component, load_benchmark
 from agentfastbook.book import Passage, passages, read_book, read_chapter, sample_path
 from agentfastbook.core import Span
 from agentfastbook.extract import RuleExtractor, join_passages, sentence_blocks, show_extraction
-from agentfastbook.retrieve import BM25, RankedPassage, Retriever, Tokens, token_encoder
+from agentfastbook.encode import Tokens, token_encoder
+from agentfastbook.retrieve import BM25, RankedPassage, Retriever
 
 PIECES = ['Rain falls. ', 'It rains!\n', '\n\n', '- one item\n', '1. first\n', '```\ncode = 1\n```\n', '| a | b |\n|---|---|\n', '$$x$$\n', '> said\n',
           '# Title\n\n', '<p>html</p>\n\n', '雨が降る。', 'مطر غزير. ', '\r\n', '\u2028', '\x0b', 'no end', ' ', '...', '“Quoted?” ', '😀', 'a_b ']
