@@ -1,12 +1,14 @@
 """Train the `nano` story model of the tutorial and count how many of its stories are sound.
 
-python benchmarks/tiny_story.py [--steps 5000] [--batch 8] [--threads 2] [--save FOLDER] [--run FOLDER]
+python benchmarks/tiny_story.py [--steps 4500] [--batch 8] [--threads 2] [--optimizer muon] [--layers 2] [--plain]
+    [--save FOLDER] [--run FOLDER]
 A story is sound if `check_story` finds nothing wrong with it. Beside it, the naive way: words drawn one by one, each
 after the two (or four) before it, counted in the same stories. With --run, a killed run goes on where it was."""
 import argparse
 import random
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import torch
 from agentfastbook.counting import wilson
@@ -14,6 +16,7 @@ from agentfastbook.tiny.checkpoint import save_model
 from agentfastbook.tiny.data import one_batch, split_texts, story_texts, text_batches, train_tokenizer
 from agentfastbook.tiny.generate import write
 from agentfastbook.tiny.model import CONFIGS, TinyLM, count_parameters, start_copying
+from agentfastbook.tiny.muon import muon
 from agentfastbook.tiny.stories import check_story
 from agentfastbook.tiny.training import fit, learner
 
@@ -41,33 +44,41 @@ def chain(texts, before, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--steps', type=int, default=5000)
+    parser.add_argument('--steps', type=int, default=4500)
     parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--stories', type=int, default=20_000)
+    parser.add_argument('--stories', type=int, default=40_000)
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--lr', type=float, default=4e-3)
+    parser.add_argument('--lr', type=float, default=1e-2)
+    parser.add_argument('--vocabulary', type=int, default=1536, help='tokens; with 1536 most words are one')
+    parser.add_argument('--layers', type=int, default=2)
+    parser.add_argument('--optimizer', choices=('muon', 'adamw'), default='muon')
+    parser.add_argument('--plain', action='store_true', help='without start_copying')
     parser.add_argument('--save', help='save the model in this folder')
     parser.add_argument('--run', help='checkpoints and log of the run')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     train, valid = split_texts(story_texts(args.stories))
-    tokenizer = train_tokenizer(train[:5000], CONFIGS['nano'].vocab_size)
-    positions = CONFIGS['nano'].positions
-    items, held_out = [text_batches(texts, tokenizer, positions, args.batch) for texts in (train, valid[:160])]
+    config = replace(CONFIGS['nano'], vocab_size=args.vocabulary, layers=args.layers)
+    tokenizer = train_tokenizer(train[:5000], config.vocab_size)
+    items, held_out = [text_batches(texts, tokenizer, config.positions, args.batch) for texts in (train, valid[:160])]
     for before in (2, 4): report(f'{before} words before', chain(train, before, SAMPLES))
     report('stories held out', valid[:SAMPLES])
-    print(f'nano: {count_parameters(CONFIGS["nano"]):,} parameters, {len(train):,} stories, '
-          f'{args.steps} steps of {args.batch} stories, {args.threads} threads', flush=True)
-    model, wall, cpu = start_copying(TinyLM(CONFIGS['nano'])), time.perf_counter(), time.process_time()
-    learn = learner(model, items, held_out, batch_size=1, collate=one_batch, device='cpu')
+    print(f'nano: {args.layers} layers, {count_parameters(config):,} parameters, {len(train):,} stories, {args.steps} '
+          f'steps of {args.batch} stories, {args.optimizer}, {args.threads} threads', flush=True)
+    model = TinyLM(config) if args.plain else start_copying(TinyLM(config))
+    wall, cpu = time.perf_counter(), time.process_time()
+    learn = learner(model, items, held_out, batch_size=1, collate=one_batch, device='cpu',
+                    optimizer=muon(model) if args.optimizer == 'muon' else None)
     learn = fit(learn, args.steps, args.lr, args.steps // 10, args.run)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f'trained in {wall:.0f} s, {cpu:.0f} s of processor time: {cpu / 120:.1f} minutes of two cores', flush=True)
+    print(f'trained in {wall:.0f} s, {cpu:.0f} s of processor time: {cpu / 120:.1f} minutes of two cores; '
+          f'loss held out {learn.recorder.values[-1][-1]:.3f}', flush=True)
     if args.save: save_model(model, args.save, tokenizer, steps=args.steps, stories=args.stories)
-    for temperature in (.5, .7, 1.):
-        told = write(model, tokenizer, [''] * SAMPLES, 255, temperature)
-        report(f'nano, temperature {temperature}', [o.text for o in told])
+    for temperature in (.3, .5, .7, 1.):
+        told = [o.text for o in write(model, tokenizer, [''] * SAMPLES, 255, temperature)]
+        report(f'nano, temperature {temperature}', told)
+        print(f'{"":24} {len(set(told))} different stories, {len(set(told) & set(train))} from the training part')
     for o in write(model, tokenizer, [''] * 3, 255, .7, seed=1): print(f'\n{o.text}')
 
 

@@ -110,15 +110,16 @@ def learner(
     device:str='auto', # 'cpu', 'cuda'; 'auto': a GPU if there is one
     bf16:bool|None=None, # train in bfloat16? None: on a GPU
     compiled:bool|None=None, # compile the model? None: on a GPU
-    weight_decay:float=.01, # of AdamW, >= 0
+    weight_decay:float=.01, # of the optimiser, >= 0
     seed:int=42, # of the order of the items
+    optimizer:Callable|None=None, # parameters, lr -> a PyTorch optimiser, such as `muon(model)`; None: AdamW
 )->Learner: # an ordinary fastai Learner
     "A model and its data, ready to train with fastai."
     device = pick_device(device)
     bf16,compiled = _speed(device, bf16, compiled)
     loaders = DataLoaders(Batches(train, batch_size, collate, seed), Batches(valid, batch_size, collate), device=device)
-    adamw = partial(torch.optim.AdamW, fused=device.type in ('cpu','cuda'))
-    learn = TinyLearner(loaders, model.to(device), loss_func, partial(OptimWrapper, opt=adamw), wd=weight_decay,
+    optimizer = optimizer or partial(torch.optim.AdamW, fused=device.type in ('cpu','cuda'))
+    learn = TinyLearner(loaders, model.to(device), loss_func, partial(OptimWrapper, opt=optimizer), wd=weight_decay,
                         metrics=list(metrics), cbs=GradientClip(1.), path=tempfile.gettempdir())
     if tokenizer is not None and len(valid): _show_bits(learn, _bytes_per_token(valid, tokenizer))
     if weight := getattr(getattr(model, 'config', None), 'z_loss', 0): learn.add_cb(ZLoss(weight))
