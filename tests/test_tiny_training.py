@@ -13,9 +13,11 @@ pytest.importorskip('torch')
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from fastai.callback.core import Callback  # noqa: E402
 from agentfastbook.core import FastbookError  # noqa: E402
 from agentfastbook.tiny.dynamics import Dynamics, Samples, read_log, read_samples  # noqa: E402
 from agentfastbook.tiny.model import ModelConfig, TinyLM  # noqa: E402
+from agentfastbook.tiny.muon import muon  # noqa: E402
 from agentfastbook.tiny.state import checkpoints, load_checkpoint  # noqa: E402
 from agentfastbook.tiny.training import Batches, fit, learner  # noqa: E402
 
@@ -263,3 +265,21 @@ def test_a_model_without_attention_is_logged_as_well(tmp_path):
     learn = learner(Table(), blocks(), batch_size=8, device='cpu')
     fit(learn, 4, 1e-2, 4, quiet=True, cbs=[Dynamics(tmp_path, every=2)])
     assert set(read_log(tmp_path).what) == {'loss', 'learning rate', 'gradient', 'parameter', 'logit'}
+
+
+def test_a_run_with_muon_goes_on_with_the_same_losses(tmp_path):
+    class Stop(Callback):
+        def __init__(self, after): self.after, self.seen = after, 0
+        def after_batch(self):
+            self.seen += self.training
+            if self.seen == self.after: raise RuntimeError('the power is gone')
+
+    def train(folder, after=None):
+        net = model()
+        learn = learner(net, blocks(200), blocks(50, 1), batch_size=8, optimizer=muon(net), device='cpu')
+        fit(learn, 80, 1e-2, 20, folder, cbs=[Stop(after)], quiet=True)
+
+    train(tmp_path/'whole')
+    with pytest.raises(RuntimeError, match='power'): train(tmp_path/'cut', after=50)
+    train(tmp_path/'cut')
+    assert loss_curve(tmp_path/'cut').equals(loss_curve(tmp_path/'whole'))

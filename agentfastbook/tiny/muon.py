@@ -27,7 +27,13 @@ def even_out(
 # %% ../../nbs/31_tiny_muon.ipynb #7c37c9ee
 class Muon(torch.optim.AdamW):
     "Muon for the matrices of a model's blocks, AdamW for all other parameters."
-    def __init__(self, params, lr:float=.01, matrices=(), momentum:float=.95, **kwargs):
+    def __init__(self,
+        params, # parameters, or groups of them
+        lr:float=.01, # learning rate of both
+        matrices=(), # parameters that get Muon
+        momentum:float=.95, # of the matrices' gradients, 0..1
+        **kwargs, # more for AdamW
+    ):
         super().__init__(params, lr, **kwargs)
         self.momentum,self.matrices = momentum,{id(p) for p in matrices}
 
@@ -41,9 +47,14 @@ class Muon(torch.optim.AdamW):
             for ps in alike.values(): self._change(ps, group['lr'], group['weight_decay'])
         return super().step(closure)
 
+    def _momentum(self, p):
+        "The average of a matrix's gradients; `step` is there since AdamW asks for it when a state is loaded."
+        if not self.state[p]: self.state[p].update(step=torch.zeros(()), momentum=torch.zeros_like(p))
+        return self.state[p]['momentum']
+
     def _change(self, ps, lr, decay):
         "One step for matrices of one shape; AdamW then finds no gradient there."
-        kept = [self.state[p].setdefault('momentum', torch.zeros_like(p)) for p in ps]
+        kept = [self._momentum(p) for p in ps]
         for m,p in zip(kept, ps): m.lerp_(p.grad, 1-self.momentum)
         updates = even_out(torch.stack([p.grad.lerp(m, self.momentum) for m,p in zip(kept, ps)]))
         for p,update in zip(ps, updates):
