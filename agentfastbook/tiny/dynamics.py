@@ -148,7 +148,7 @@ def _plot_groups(log, what, statistic, ax):
 
 def plot_dynamics(
     log:pd.DataFrame, # from `read_log`
-)->'matplotlib.figure.Figure': # six panels
+): # a matplotlib figure of six panels
     "Loss, learning rate, and the sizes of what is inside, over the steps of a run."
     import matplotlib.pyplot as plt
     figure,axes = plt.subplots(2, 3, figsize=(10, 5), dpi=70, sharex=True, layout='constrained')

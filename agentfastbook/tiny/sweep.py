@@ -95,7 +95,7 @@ def rate_sensitivity(
 # %% ../../nbs/33_tiny_sweep.ipynb #2309c006
 def plot_sweep(
     table:pd.DataFrame, # from `sweep`
-)->'matplotlib.figure.Figure': # final loss, and the largest attention logit, over the rate
+): # a matplotlib figure: final loss, and the largest attention logit, over the rate
     "The final loss over the learning rate; a run that diverged is a cross at the loss of not having trained."
     import matplotlib.pyplot as plt
     figure,axes = plt.subplots(1, 2, figsize=(9, 3.4), dpi=75, layout='constrained')
