@@ -133,15 +133,20 @@ def _tell(form, roles, tense, rng):
     text = _CHOICE.sub(lambda m: rng.choice(m[1].split('|')), form)
     return _tensed(_SLOT.sub(lambda m: _value(roles[m[1]], m[2]), text), tense)
 
+def _begin(seed):
+    "Plot, tense and roles of a story, and what the rest of it is drawn with."
+    grammar,rng = _grammar(),random.Random(f'story {seed}')
+    plot = rng.choice(list(grammar.plots))
+    tense = 'present' if rng.random() < .2 else 'past'
+    return plot,tense,_draw_roles(grammar, rng),rng
+
 def make_story(
     seed:int, # any whole number; the same one gives the same story
 )->Story: # with its truth
     "A story that nobody has read before."
-    grammar,rng = _grammar(),random.Random(f'story {seed}')
-    plot = rng.choice(list(grammar.plots))
-    tense = 'present' if rng.random() < .2 else 'past'
-    roles,text,events = _draw_roles(grammar, rng),'',[]
-    for step in grammar.plots[plot]:
+    plot,tense,roles,rng = _begin(seed)
+    text,events = '',[]
+    for step in _grammar().plots[plot]:
         if step.optional and rng.random() < .5: continue
         form = rng.choice(step.forms)
         told = _tell(form, roles, tense, rng)
