@@ -134,8 +134,8 @@ class Local(LM):
         first = [llama.tokenize(c.encode(), add_bos=False)[0] for c in request.choices]
         if len(set(first)) < len(first):
             raise LMError('unsupported', f'choices {request.choices} begin with the same token')
-        llama.reset()
-        llama.eval(tokens)
+        llama.n_tokens = llama.longest_token_prefix(llama._input_ids, tokens[:-1]) # what it has just read, it keeps
+        llama.eval(tokens[llama.n_tokens:])
         logits = np.array(llama._ctx.get_logits_ith(-1)[:llama.n_vocab()], dtype=np.float64)
         total = logits.max()+math.log(np.exp(logits-logits.max()).sum())
         data = {c: float(logits[t]-total) for c,t in zip(request.choices, first)}

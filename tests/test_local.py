@@ -57,6 +57,20 @@ def test_probabilities(lm):
     with pytest.raises(LMError, match='begin with the same token'): lm.score_choices('?', ['yes', 'yes'])
 
 
+def test_what_two_questions_begin_with_is_read_once(path):
+    text = 'Alice lost her ball, and Ben found it. '*8
+    questions = [f'{text}Is there a ball?', f'{text}Is anybody sad?', f'{text}Is there a ball?']
+    one, read = Local(path, context=1024, threads=1), []
+    evaluate = one._llama.eval
+    one._llama.eval = lambda tokens: read.append(len(tokens)) or evaluate(tokens)
+    together = [one.score_choices(q, ['yes', 'no'], sample=i) for i, q in enumerate(questions)]
+    assert read[0] > 80 and max(read[1:]) < 20
+    for question, scores in zip(questions[:2], together):
+        alone = Local(path, context=1024, threads=1).score_choices(question, ['yes', 'no'])
+        assert scores == pytest.approx(alone, abs=1e-3)
+    assert together[2] == pytest.approx(together[0], abs=1e-3)
+
+
 def test_too_long_and_cut(lm):
     with pytest.raises(LMError, match='too_long'): lm.complete('word '*5000)
     with pytest.raises(LMError, match='cut'): lm.complete('Tell a long story.', max_tokens=5)
