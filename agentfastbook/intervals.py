@@ -6,7 +6,6 @@
 __all__ = ['share_limits', 'mixture_limits', 'error_rate_limits', 'damped_effect', 'design_effect']
 
 # %% ../nbs/21_intervals.ipynb #311c8563
-import math
 from collections.abc import Hashable,Sequence
 import numpy as np
 import pandas as pd

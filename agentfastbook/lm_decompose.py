@@ -13,7 +13,6 @@ from dataclasses import dataclass,field
 from .core import FastbookError,Span,locate_all
 from .templates import Part
 from .reply import LMError,Request
-from .store import Call
 from .door import LM
 from .batch import complete_batch
 from .asking import FilledPrompt,KeptPrompt,Prompts,add_calls,ask,calls_made,fill_request,kept_request

@@ -19,7 +19,7 @@ from .door import LM
 from .asking import FilledPrompt,KeptPrompt,Prompts,ask,fill_request
 from .book import Chapter
 from .benchmark import Component
-from .retrieve import RankedPassage,Retriever,terms,FUNCTION_WORDS
+from .retrieve import RankedPassage,terms,FUNCTION_WORDS
 from .extract import RuleExtractor,sentence_blocks
 
 # %% ../nbs/14_lm_extract.ipynb #5d5275e0

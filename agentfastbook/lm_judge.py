@@ -9,7 +9,7 @@ __all__ = ['case_fields', 'LMJudge', 'read_verdict', 'judge_from', 'with_example
 from collections.abc import Iterable,Mapping
 from dataclasses import dataclass,replace
 from .core import FastbookError,content_id,locate
-from .templates import Part,Prompt,fill,packaged_prompt
+from .templates import Part,Prompt,fill
 from .reply import Request,make_request
 from .prompts import PromptRepo
 from .door import LM

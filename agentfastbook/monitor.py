@@ -7,7 +7,7 @@ __all__ = ['always_limits', 'drift_evidence', 'monitor', 'plot_monitor', 'judged
 
 # %% ../nbs/29_monitor.ipynb #ab2cad84
 import math
-from collections.abc import Mapping,Sequence
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from .core import FastbookError

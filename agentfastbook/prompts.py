@@ -12,7 +12,6 @@ from pathlib import Path
 from fastcore.basics import patch
 from .core import FastbookError
 from .secrets import refuse_secrets
-from .differences import Diff,word_diff
 from .templates import Prompt,parse_prompt
 from .repository import TextRepo,_decode
 

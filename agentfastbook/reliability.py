@@ -13,7 +13,7 @@ import pandas as pd
 from .core import FastbookError
 from .metrics import Interval
 from .intervals import error_rate_limits,mixture_limits,share_limits
-from .estimate import Estimate,LabelledRows,estimate,labelled_rows
+from .estimate import estimate,labelled_rows
 
 # %% ../nbs/28_reliability.ipynb #1deceb48
 def _attempts(passed, items):

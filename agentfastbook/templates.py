@@ -10,7 +10,7 @@ import math,re
 from dataclasses import dataclass,field
 from importlib.resources import files
 from pathlib import Path
-from .core import FastbookError,Span
+from .core import FastbookError
 from .book import Passage
 
 # %% ../nbs/03_templates.ipynb #16217fb5

@@ -16,7 +16,6 @@ import torch
 from ..core import FastbookError
 from .dynamics import read_log
 from .model import ModelConfig,TinyLM
-from .state import checkpoints
 from .training import fit,learner
 
 # %% ../../nbs/33_tiny_sweep.ipynb #f4f13393
