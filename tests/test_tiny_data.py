@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from agentfastbook.core import FastbookError
 from agentfastbook.tiny.data import (END, pack_blocks, split_of, split_texts, story_texts, text_batches, texts_of,
-                                     train_tokenizer)
+                                     tiny_stories, train_tokenizer)
 from agentfastbook.tiny.stories import check_story, make_story
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,39 @@ def test_each_token_is_predicted_once(count, positions):
     assert blocks[:, 1:].ravel().tolist() == everything[1:blocks[:, 1:].size + 1]
     assert len(everything) - 1 - blocks[:, 1:].size < positions
     assert (blocks[1:, 0] == blocks[:-1, -1]).all()
+
+
+def save_dataset(folder, *parts):
+    "A split in files, as Hugging Face keeps it."
+    for i, part in enumerate(parts):
+        pd.DataFrame(dict(text=part)).to_parquet(folder/f'train-{i:05}-of-{len(parts):05}.parquet')
+
+
+def test_a_dataset_is_streamed_file_by_file(tmp_path):
+    save_dataset(tmp_path, STORIES[:100], [' ', *STORIES[100:150], None, ''])
+    stream = tiny_stories(name=tmp_path)
+    assert [next(stream) for _ in range(3)] == STORIES[:3]
+    assert [*stream] == STORIES[3:150]
+    assert [*tiny_stories(count=120, name=tmp_path)] == STORIES[:120]
+    assert [*tiny_stories(count=1000, name=str(tmp_path))] == STORIES[:150]
+
+
+def test_a_stream_that_breaks_says_where_and_what_came_before_is_not_lost(tmp_path):
+    save_dataset(tmp_path, STORIES[:100], STORIES[100:])
+    second = tmp_path/'train-00001-of-00002.parquet'
+    second.write_bytes(second.read_bytes()[:-100])
+    got = []
+    with pytest.raises(FastbookError, match="split 'train' of dataset .* broke off after 100 rows"):
+        for story in tiny_stories(name=tmp_path): got.append(story)
+    assert got == STORIES[:100]
+    assert [*tiny_stories(count=100, name=tmp_path)] == STORIES[:100], 'what is not wanted is not read'
+
+
+def test_a_dataset_that_is_none_says_why(tmp_path):
+    with pytest.raises(FastbookError, match="doesn't contain any data files"): next(tiny_stories(name=tmp_path))
+    with pytest.raises(FastbookError, match='could not be read.*Hugging Face needs a network'): next(tiny_stories(name=tmp_path/'no'))
+    save_dataset(tmp_path, ['', None])
+    assert [*tiny_stories(name=tmp_path)] == []
 
 
 def test_batches_hold_each_text_at_most_once():

@@ -51,22 +51,35 @@ def texts_of(
     return texts
 
 # %% ../../nbs/31_tiny_data.ipynb #65baf043
+def _rows(name, split):
+    "The rows of a dataset as they arrive; whatever goes wrong is told in one form."
+    try: from datasets import load_dataset
+    except ImportError as e: raise FastbookError(f"{e}; run `pip install 'agentfastbook[tiny]'`") from e
+    read = 0
+    try:
+        for read,row in enumerate(load_dataset(str(name), split=split, streaming=True), 1): yield row
+    except Exception as e: # no network, no such split, a broken file: many forms, from several libraries
+        where = f'broke off after {read} rows' if read else 'could not be read'
+        raise FastbookError(f"split {split!r} of dataset '{name}' {where} ({type(e).__name__}: {e}). Hugging Face "
+                            "needs a network; offline there are `story_texts` and, for a folder, `texts_of`") from e
+
 def tiny_stories(
     split:str='train', # 'train' or 'validation'
-    count:int|None=None, # stories wanted; None is all of them, more than 2 million in 'train'
-    name:str='roneneldan/TinyStories', # a dataset at Hugging Face with a column `text`
-)->Iterator[str]: # one story after the other, as they arrive
+    count:int|None=None, # stories wanted, >= 1; None is all of them, more than 2 million in 'train'
+    name:str|Path='roneneldan/TinyStories', # at Hugging Face, or a folder of Parquet or JSON files; column `text`
+)->Iterator[str]: # one story after the other, as they arrive; empty ones are left out
     "Stories of a dataset at Hugging Face, streamed."
-    from datasets import load_dataset
-    try:
-        rows = load_dataset(name, split=split, streaming=True)
-        for i,row in enumerate(rows):
-            if count is not None and i >= count: return
-            if row['text'].strip(): yield row['text'].strip()
-    except Exception as e: # no network shows in many forms, from several libraries
-        if isinstance(e, KeyError): raise FastbookError(f"dataset {name!r} has no column 'text'") from e
-        raise FastbookError(f"{name!r} could not be read from Hugging Face ({type(e).__name__}: {e}); it needs a "
-                            "network. Offline there are `story_texts`, without end, and `texts_of` for a folder") from e
+    if count is not None and count < 1: raise FastbookError(f"{count} stories were asked for; ask for at least 1")
+    told = 0
+    for row in _rows(name, split):
+        if 'text' not in row:
+            raise FastbookError(f"dataset '{name}' has no column 'text', only {', '.join(map(repr, row))}")
+        if not isinstance(text := row['text'] or '', str):
+            raise FastbookError(f"column 'text' of dataset '{name}' holds {text!r:.40}, which is no text")
+        if not text.strip(): continue
+        yield text.strip()
+        told += 1
+        if told == count: return
 
 # %% ../../nbs/31_tiny_data.ipynb #558579ef
 def split_of(
