@@ -241,13 +241,15 @@ def content_id(
 # %% ../nbs/00_core.ipynb #aa0f7314
 def write_file(
     path:str|Path, # the file; its folder must be there
-    pieces:Iterable[str], # its text, in order; a lone surrogate is written as its escape
+    pieces:Iterable[str]|bytes, # its text, in order; a lone surrogate is written as its escape; or bytes as they are
 )->Path: # the same path
-    "Write a text file in UTF-8, all or nothing."
+    "Write a file, text in UTF-8, all or nothing."
     path = Path(path)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
-        with open(temporary, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f: f.writelines(pieces)
+        with open(temporary, 'wb') as f:
+            if isinstance(pieces, bytes): f.write(pieces)
+            else: f.writelines(piece.encode('utf-8', 'backslashreplace') for piece in pieces)
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
     return path

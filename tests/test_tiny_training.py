@@ -241,6 +241,17 @@ def test_cut_off_checkpoints_are_named(tmp_path, name, left):
         fit(learner(model(), blocks(), batch_size=8, device='cpu'), 2, 1e-2, 1, tmp_path, quiet=True)
 
 
+def test_a_run_with_another_optimiser_is_refused(tmp_path):
+    def train(folder, other):
+        net = model()
+        fit(learner(net, blocks(), batch_size=8, optimizer=muon(net) if other else None, device='cpu'), 2, 1e-2, 1, folder, quiet=True)
+    for first in (True, False):
+        train(tmp_path/str(first), first)
+        with pytest.raises(FastbookError, match='was made with the optimiser (Muon.*not AdamW|AdamW.*not Muon)'):
+            train(tmp_path/str(first), not first)
+        train(tmp_path/str(first), first)
+
+
 def test_a_config_of_the_same_shapes_is_refused_too(tmp_path):
     fit(learner(model(), blocks(), batch_size=8, device='cpu'), 2, 1e-2, 1, tmp_path, quiet=True)
     with pytest.raises(FastbookError, match='made with config.heads = 2, not 4'):

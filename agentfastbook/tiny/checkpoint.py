@@ -6,17 +6,19 @@
 __all__ = ['check_tokenizer', 'save_model', 'load_config', 'load_model', 'load_tokenizer', 'export_llama', 'to_llama']
 
 # %% ../../nbs/31_tiny_checkpoint.ipynb #c417f06b
-import json,os
+import json
 from dataclasses import asdict,fields
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..core import FastbookError
+from ..core import FastbookError,write_file
 from .model import ModelConfig,TinyLM,pick_device
+from .state import read_tensors
 
 # %% ../../nbs/31_tiny_checkpoint.ipynb #70a21647
 _WEIGHTS,_CONFIG,_TOKENIZER = 'model.safetensors','config.json','tokenizer.json'
+_COPY = 'copy the whole folder again, or take an earlier checkpoint'
 
 def _tokenizer_id(text): return sha256(text.encode()).hexdigest()[:16]
 
@@ -47,10 +49,7 @@ def save_model(
              _WEIGHTS: save(weights, metadata=belongs)}
     if text is not None: files[_TOKENIZER] = text.encode()
     folder.mkdir(parents=True, exist_ok=True)
-    for name,content in files.items():
-        temporary = folder/f'{name}.{os.getpid()}.part'
-        temporary.write_bytes(content)
-        os.replace(temporary, folder/name)
+    for name,content in files.items(): write_file(folder/name, content)
     return folder
 
 # %% ../../nbs/31_tiny_checkpoint.ipynb #9300c5d4
@@ -70,18 +69,9 @@ def load_config(
     known = {field.name for field in fields(ModelConfig)}
     if not isinstance(saved, dict) or not isinstance(saved.get('model'), dict) or set(saved['model']) != known:
         raise FastbookError(f"'{path}' is not the config of a TinyLM: it must hold 'model' with {sorted(known)}")
-    return ModelConfig(**saved['model']),saved.get('info', {})
-
-def _read_weights(path):
-    from safetensors import SafetensorError,safe_open
-    try:
-        with safe_open(path, framework='pt') as file:
-            return {name: file.get_tensor(name) for name in file.keys()},file.metadata() or {}
-    except FileNotFoundError as e:
-        raise FastbookError(f"no weights in '{path.parent}': {path.name} is missing; copy the whole folder") from e
-    except (SafetensorError, OSError, ValueError) as e:
-        raise FastbookError(f"'{path}' of {path.stat().st_size} bytes is truncated or no safetensors file ({e}); "
-                            "copy the model again, or take an earlier checkpoint") from e
+    try: return ModelConfig(**saved['model']),saved.get('info', {})
+    except TypeError as e:
+        raise FastbookError(f"'{path}' has a value that is no number ({e}); copy the model again") from e
 
 def load_model(
     folder:str|Path, # written by `save_model`
@@ -90,7 +80,7 @@ def load_model(
     "A saved model; an error if files are damaged or do not belong together."
     folder,target = Path(folder),pick_device(device)
     config,_ = load_config(folder)
-    weights,belongs = _read_weights(folder/_WEIGHTS)
+    weights,belongs = read_tensors(folder/_WEIGHTS, _COPY)
     model = TinyLM(config)
     _check_weights(weights, belongs, model, folder)
     model.load_state_dict(weights)
@@ -118,7 +108,7 @@ def load_tokenizer(
     if not path.is_file():
         raise FastbookError(f"no {_TOKENIZER} in '{path.parent}'; save the model again with `tokenizer=...`")
     text = path.read_text(encoding='utf-8')
-    belongs = _read_weights(path.with_name(_WEIGHTS))[1].get('tokenizer')
+    belongs = read_tensors(path.with_name(_WEIGHTS), _COPY)[1].get('tokenizer')
     if belongs and belongs != _tokenizer_id(text):
         raise FastbookError(f"'{path}' is not the tokenizer that the model was saved with: its tokens mean other "
                             "words; put the right file back")

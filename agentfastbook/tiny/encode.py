@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import FastbookError,content_id
+from ..core import FastbookError,content_id,write_file
 from ..encode import Tokens
 from .checkpoint import load_model,load_tokenizer
+from .state import read_tensors
 
 # %% ../../nbs/33_tiny_encode.ipynb #8c014268
 def save_arrays(
@@ -24,11 +25,11 @@ def save_arrays(
     belongs:str, # id of the config of the model that they belong to
 )->Path: # the file
     "Save arrays as safetensors."
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(a) for name,a in arrays.items()}, path, metadata={'belongs': belongs})
-    return path
+    arrays = {name: np.ascontiguousarray(a) for name,a in arrays.items()}
+    return write_file(path, save(arrays, metadata={'belongs': belongs}))
 
 def load_arrays(
     path:str|Path, # of a file made by `save_arrays`
@@ -36,17 +37,8 @@ def load_arrays(
     shapes:dict[str,tuple], # of each array that is needed; None stands for any length
 )->dict[str,np.ndarray]: # by name
     "Load arrays; an error if the file is missing, damaged, of another model, or lacks something."
-    from safetensors import SafetensorError,safe_open
-    path = Path(path)
-    if not path.is_file():
-        raise FastbookError(f"there is no '{path.name}' in '{path.parent}'; fit it, or copy the whole folder again")
-    try:
-        with safe_open(path, framework='np') as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            found = (file.metadata() or {}).get('belongs')
-    except (SafetensorError, OSError, ValueError) as e:
-        raise FastbookError(f"'{path}' of {path.stat().st_size} bytes is truncated or no safetensors file ({e}); "
-                            "copy it again") from e
+    arrays,about = read_tensors(path, 'fit it, or copy the whole folder again', 'np')
+    found = about.get('belongs')
     if found != belongs:
         raise FastbookError(f"'{path}' belongs to a model with the config {found}, not {belongs}; "
                             "take both from the same folder")
