@@ -73,7 +73,8 @@ class Local(LM):
     def _llama(self):
         try_model(self.path)
         import llama_cpp
-        options = dict(n_ctx=self.context, n_threads=self.threads, seed=self.seed, verbose=False)
+        threads = dict(n_threads=self.threads, n_threads_batch=self.threads) # to write, and to read
+        options = dict(n_ctx=self.context, seed=self.seed, verbose=False, **threads)
         llama = llama_cpp.Llama(str(self.path), **options)
         self._late = llama_cpp.ggml_abort_callback(lambda _: monotonic() > self._end) # kept: C only borrows it
         llama_cpp.llama_set_abort_callback(llama.ctx, self._late, None)

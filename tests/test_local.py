@@ -61,6 +61,7 @@ def test_what_two_questions_begin_with_is_read_once(path):
     text = 'Alice lost her ball, and Ben found it. '*8
     questions = [f'{text}Is there a ball?', f'{text}Is anybody sad?', f'{text}Is there a ball?']
     one, read = Local(path, context=1024, threads=1), []
+    assert one._llama.context_params.n_threads_batch == 1, 'threads that wait for each other on a busy machine'
     evaluate = one._llama.eval
     one._llama.eval = lambda tokens: read.append(len(tokens)) or evaluate(tokens)
     together = [one.score_choices(q, ['yes', 'no'], sample=i) for i, q in enumerate(questions)]
