@@ -71,13 +71,28 @@ def _index(encoder):
     from agentfastbook.retrieve import BM25,hybrid
     return partial(hybrid, encoder=encoder) if encoder else BM25
 
-def _engines(granularity, encoder, max_tokens, k):
+def _tiny(engine, option, name):
+    "A tiny engine with the bundled model or that of a folder, loaded, so that what is missing is said before the work."
+    if name != 'tiny' and not Path(name).is_dir():
+        raise FastbookError(f"--{option} {name!r} is not known; choose rules, tiny, or the folder of a task model")
+    try:
+        from agentfastbook.tiny import tasks
+        made = getattr(tasks, engine)(None if name == 'tiny' else name)
+        tasks._heads(made)
+    except ImportError as e:
+        raise FastbookError(f"--{option} {name} needs the extra `tiny` ({e}): pip install 'agentfastbook[tiny]'") from e
+    return made
+
+def _engines(granularity, encoder, max_tokens, k, decompose='rules', extract='rules'):
     "The engines for the options of `afb_curate`."
     from agentfastbook.decompose import RuleDecomposer
     from agentfastbook.retrieve import Retriever
     from agentfastbook.extract import RuleExtractor
-    return dict(decompose=RuleDecomposer(granularity), retrieve=Retriever(_index(encoder), max_tokens, k),
-                extract=RuleExtractor(encoder))
+    if decompose != 'rules' and granularity != 'standard':
+        raise FastbookError(f"--granularity {granularity} is about the rules; leave it out, or --decompose {decompose}")
+    split = RuleDecomposer(granularity) if decompose == 'rules' else _tiny('TinyDecomposer', 'decompose', decompose)
+    marked = RuleExtractor(encoder) if extract == 'rules' else _tiny('TinyExtractor', 'extract', extract)
+    return dict(decompose=split, retrieve=Retriever(_index(encoder), max_tokens, k), extract=marked)
 
 def _prompts(prompts, out):
     "The prompts' repository for the option --prompts: DIR, or DIR@COMMIT."
@@ -95,6 +110,8 @@ def _chosen(lm, options, out, book, benchmark, engines, workers):
         if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
         with (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor: yield engines,executor
         return
+    tiny = [step for step in ('decompose','extract') if not type(engines[step]).__name__.startswith('Rule')]
+    if tiny: raise FastbookError(f"--lm and --{tiny[0]} both say who is to {tiny[0]}; leave one of them out")
     from agentfastbook.local import open_lm
     from agentfastbook.lm_engines import open_engines,show_estimate
     from agentfastbook.pipeline import _questions
@@ -121,6 +138,8 @@ def afb_curate(
     benchmark:str=None, # JSON file of questions and gold answers (default: the sample's, or --book's questionnaires)
     out:str='afb_out', # folder for dataset.json, passages.jsonl, traces.db and report.html; a stopped run goes on there
     granularity:str='standard', # how finely gold answers are split: standard, fine or whole
+    decompose:str='rules', # who splits: rules, tiny (a model of this project; extra `tiny`), or the folder of another one
+    extract:str='rules', # who marks the contexts: rules, tiny, or a folder
     late:str=None, # add late interaction: a ColBERT checkpoint or the folder of a token encoder; needs the extra `late`
     max_tokens:int=200, # most tokens (words and punctuation marks) of a passage, >= 1
     k:int=5, # passages retrieved for each component, >= 1
@@ -136,7 +155,7 @@ def afb_curate(
     from agentfastbook.pipeline import curate
     with _plain_errors():
         book,benchmark = _files(book, benchmark)
-        engines = _engines(granularity, _encoder(late), max_tokens, k)
+        engines = _engines(granularity, _encoder(late), max_tokens, k, decompose, extract)
         options = dict(budget_usd=budget_usd, prompts=prompts, hybrid=hybrid, standalone=standalone, yes_no=yes_no)
         with _chosen(lm, options, out, book, benchmark, engines, workers) as (engines, executor):
             done = curate(book, benchmark, out, executor=executor, **engines)

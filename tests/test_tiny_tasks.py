@@ -156,3 +156,40 @@ def test_figures_without_the_tested_chapter(data):
 def data_root():
     from conftest import ROOT
     return ROOT
+
+
+def curate_command(out, *options, **variables):
+    from pathlib import Path
+    command = [Path(sys.executable).parent/'afb_curate', '--out', out, *options]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | variables)
+
+
+def test_the_command_takes_tiny_engines(tmp_path):
+    "The bundled model by its name or its folder, in two processes or one: the same dataset, and not that of the rules."
+    tiny = curate_command(tmp_path/'a', '--decompose', 'tiny', '--extract', 'tiny')
+    named = curate_command(tmp_path/'b', '--decompose', tiny_path(), '--extract', tiny_path(), '--workers', 2)
+    rules = curate_command(tmp_path/'c')
+    assert [r.returncode for r in (tiny, named, rules)] == [0, 0, 0], tiny.stderr+named.stderr+rules.stderr
+    a, b, c = [(tmp_path/name/'dataset.json').read_bytes() for name in 'abc']
+    assert a == b != c
+    made = load_benchmark(tmp_path/'a'/'dataset.json')
+    book = read_book(sample_path())
+    assert len(made) == 21
+    for q in made:
+        assert all(s.of(q.gold_answer) for comp in q.components for s in comp.spans)
+        assert all(x.text in book[q.chapter].text for comp in q.components for x in comp.contexts)
+
+
+def test_the_command_says_what_is_missing(tmp_path):
+    (tmp_path/'hidden').mkdir()
+    (tmp_path/'hidden'/'torch.py').write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    (tmp_path/'empty').mkdir()
+    cases = [(('--extract', 'tiny'), "--extract tiny needs the extra `tiny` (No module named 'torch')", dict(PYTHONPATH=str(tmp_path/'hidden'))),
+             (('--decompose', tmp_path/'empty'), 'config.json is missing', {}),
+             (('--extract', 'nobody'), 'choose rules, tiny', {}),
+             (('--decompose', 'tiny', '--granularity', 'fine'), '--granularity fine is about the rules', {}),
+             (('--extract', 'tiny', '--lm', 'claude-haiku-4-5'), '--lm and --extract both say who is to extract', {})]
+    for options, words, variables in cases:
+        done = curate_command(tmp_path/'out', *options, **variables)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert not (tmp_path/'out').exists()
