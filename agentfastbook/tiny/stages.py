@@ -14,13 +14,14 @@ from pathlib import Path
 from time import monotonic
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor,nn
 from ..core import FastbookError,content_id
 from ..store import Call,Item,Store
 from .checkpoint import check_tokenizer,save_model
 from .dynamics import read_log
 from .model import TinyLM,lm_loss
-from .state import checkpoints,load_weights,weights
+from .state import checkpoints,load_checkpoint,load_weights,save_checkpoint,weights
 from .training import fit,learner,next_tokens
 
 # %% ../../nbs/33_tiny_stages.ipynb #d7b69381
@@ -64,6 +65,7 @@ class Stage:
     loss_func:Callable=lm_loss # predictions, targets -> a number
     collate:Callable=next_tokens # items -> (inputs..., targets)
     metrics:tuple[Callable,...]=() # fastai metrics
+    fit:Callable|None=None # (model, items) -> what it reached, by name; sets the weights. None: fastai, by gradients
 
     def __post_init__(self):
         if not self.name or '/' in self.name: raise FastbookError(f"a stage cannot be named {self.name!r}; use a word")
@@ -97,11 +99,12 @@ def stage_input(
 )->dict: # JSON data
     "All that the weights at the end of a stage depend on."
     config = getattr(model, 'config', None)
+    way = dict(fit=_engine(stage.fit)) if stage.fit else dict(steps=stage.steps, lr=stage.lr,
+        evaluate_every=stage.evaluate_every, batch_size=stage.batch_size, loss=_engine(stage.loss_func),
+        collate=_engine(stage.collate))
     return dict(data=data_id(stage.train), items=len(stage.train), valid=data_id(stage.valid), parent=parent,
                 begins=weights_id(model), tokenizer=tokenizer, model=type(model).__name__,
-                config=asdict(config) if is_dataclass(config) else None, frozen=list(stage.frozen), steps=stage.steps,
-                lr=stage.lr, evaluate_every=stage.evaluate_every, batch_size=stage.batch_size,
-                loss=_engine(stage.loss_func), collate=_engine(stage.collate))
+                config=asdict(config) if is_dataclass(config) else None, frozen=list(stage.frozen), **way)
 
 def _train(stage, model, folder, tokenizer, info, device, quiet):
     "What the last evaluation found, by name."
@@ -112,6 +115,19 @@ def _train(stage, model, folder, tokenizer, info, device, quiet):
     log = read_log(folder/'log')
     last = log[(log.step == stage.steps) & (log.statistic == 'value') & (log.what != 'learning rate')]
     return dict(zip(last.what, last.value))
+
+def _fit(stage, model, folder, info):
+    "What the stage's own function reached, by name."
+    optimizer,kept = torch.optim.SGD(model.parameters()),checkpoints(folder)
+    if kept: return load_checkpoint(kept[-1], model, optimizer, info)['info']['reached']
+    before = {name: p.clone() for name,p in model.named_parameters() if not p.requires_grad}
+    reached = stage.fit(model, stage.train)
+    for name,p in model.named_parameters():
+        if name in before and not before[name].equal(p):
+            raise FastbookError(f"the stage '{stage.name}' was to leave {name!r} as it was, but {_engine(stage.fit)} "
+                                "changed it; freeze less, or set only what is not frozen")
+    save_checkpoint(folder, model, optimizer, 0, dict(info, reached=reached))
+    return reached
 
 def _saved(folder, model, id):
     "Fill the model with a finished stage's weights, if they are there."
@@ -148,7 +164,9 @@ def run_stages(
         else:
             start = monotonic()
             agree = {k: info[k] for k in ('tokenizer','data','frozen','parent')}
-            losses = _train(stage, model, place, tokenizer, {**agree, 'stage': call.id}, device, quiet)
+            agree['stage'] = call.id
+            losses = (_fit(stage, model, place, agree) if stage.fit else
+                      _train(stage, model, place, tokenizer, agree, device, quiet))
             output = dict(weights=weights_id(model), losses=losses)
             if isinstance(model, TinyLM): save_model(model, place/'model', tokenizer, stage=stage.name, **output)
             call = Call(call.step, call.engine, info, output, seconds=monotonic()-start)
@@ -168,7 +186,7 @@ def lineage(
     rows,at = [],wanted
     while at in made and len(rows) < len(made):
         call = made[at]
-        kept = {k: call.input[k] for k in ('parent','data','items','model','frozen','steps','lr')}
+        kept = {k: call.input.get(k) for k in ('parent','data','items','model','frozen','steps','lr','fit')}
         rows.append(dict(stage=call.item, weights=at, **kept, losses=call.output['losses']))
         at = call.input['parent']
     if not rows:
