@@ -121,7 +121,16 @@ def read_log(
     parts = sorted(Path(folder).glob('*.parquet'))
     if not parts:
         raise FastbookError(f"no log in '{Path(folder).name}'; train with `Dynamics(folder)` for one evaluation")
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    return pd.concat(_read_parts(parts, pd.read_parquet), ignore_index=True)
+
+def _read_parts(paths, read):
+    found = []
+    for path in paths:
+        try: found.append(read(path))
+        except (ValueError, OSError) as e: # pyarrow's errors and JSON's are of this kind
+            raise FastbookError(f"'{path.name}' of the log in '{path.parent.name}' is damaged ({e}); delete it to read "
+                                "the rest") from e
+    return found
 
 # %% ../../nbs/31_tiny_dynamics.ipynb #8d78c98a
 _PANELS = (('gradient','norm','gradient norm'), ('parameter','rms','parameter RMS'),
@@ -186,5 +195,6 @@ def read_samples(
     folder:str|Path, # given to `Samples`
 )->pd.DataFrame: # columns step, text; in order
     "What the model wrote, evaluation by evaluation."
-    parts = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(Path(folder).glob('*.json'))]
+    paths = sorted(Path(folder).glob('*.json'))
+    parts = _read_parts(paths, lambda path: json.loads(path.read_text(encoding='utf-8')))
     return pd.DataFrame([(part['step'], text) for part in parts for text in part['texts']], columns=['step','text'])

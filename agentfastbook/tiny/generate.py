@@ -99,7 +99,10 @@ def _write(model, ids, mask, kept, noise, length, end, options):
     if bool(mask.all()): mask = None
     for step in range(length):
         hidden = model.hidden_states(ids, mask, kept)[:,-1]
-        probabilities = token_probabilities(model.logits(hidden), *options)
+        logits = model.logits(hidden)
+        if not step and not logits.isfinite().all():
+            raise FastbookError("the model's numbers are infinite or not numbers (NaN); take an earlier checkpoint")
+        probabilities = token_probabilities(logits, *options)
         chosen = _choose(probabilities, noise[alive,step] if noise is not None else None)
         for i,token in zip(alive.tolist(), chosen.tolist()): written[i].append(token)
         on = (chosen != end) if end is not None else torch.ones_like(chosen, dtype=torch.bool)
