@@ -88,7 +88,7 @@ def freeze(
 # %% ../../nbs/33_tiny_stages.ipynb #2c3ed707
 def _engine(function):
     "A name for a function, in the record."
-    if isinstance(function, partial): return f'{_engine(function.func)}{sorted(function.keywords.items())}'
+    if isinstance(function, partial): return f'{_engine(function.func)}{sorted(function.keywords.items()) or ""}'
     return getattr(function, '__qualname__', type(function).__name__)
 
 def stage_input(
@@ -192,4 +192,4 @@ def lineage(
     if not rows:
         raise FastbookError(f"the store '{store.path.name}' knows no stage that ended with the weights '{wanted}'; "
                             f"it knows {list(made)}")
-    return pd.DataFrame(rows[::-1])
+    return pd.DataFrame(rows[::-1], dtype=object) # whole numbers stay whole beside empty cells
