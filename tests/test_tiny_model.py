@@ -129,5 +129,7 @@ def test_the_labs_rubric_and_scores_are_read(data):
     cases, scores = read_scores(data/'tinyscalelab'/'2025-04-30-manual-scores.csv')
     assert len(cases) == 450 and len(scores) == 1350 and set(scores.score) == {0, .5, 1}
     assert len({case.engine for case in cases}) == 3
+    scored = {f'{category} {label}' for category, label in zip(scores.category, scores.label)}
+    assert len(scored) == 18 and scored - {criterion.name for criterion in criteria} == {'Creativity D'}
     verdicts = [ask_judge(check, case) for case in cases[:50] for check in TEXT_CHECKS.values()]
     assert not any(verdict.missing for verdict in verdicts)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEXT_CHECKS', 'text_case', 'repetition', 'check_repetition', 'check_ending', 'check_tense', 'names_in', 'check_names',
-           'check_sound', 'Criterion', 'read_criteria', 'RubricJudge', 'read_scores', 'rates_by_step']
+           'check_sound', 'Criterion', 'read_criteria', 'RubricJudge', 'ChoiceJudge', 'read_scores', 'rates_by_step']
 
 # %% ../../nbs/35_tiny_evaluation.ipynb #981dd8f3
-import re
+import math,re
 from collections.abc import Callable,Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from ..core import FastbookError,Span,content_id
+from ..door import LM
 from ..judge import Case,Verdict
 from ..estimate import estimate
 from .stories import check_story,verb_tenses
@@ -159,7 +160,7 @@ def read_criteria(
     table = _read_csv(path, columns, dtype=str, keep_default_na=False)
     return [Criterion(*row) for row in table[columns].itertuples(index=False)]
 
-_ASK = '''A small language model was given the beginning of a children's story and went on with it.
+_STORY = '''A small language model was given the beginning of a children's story and went on with it.
 
 Beginning: {prompt}
 
@@ -167,12 +168,17 @@ What the model wrote: {text}
 
 Criterion ({category}): {criterion}
 
-Judge only this criterion, and only what the model wrote. First give your reason in one sentence, then the score:
+Judge only this criterion, and only what the model wrote. '''
+_ASK = _STORY+'''First give your reason in one sentence, then the score:
 1 if the criterion is met, 0.5 if it is met in part, 0 if it is not met.
 
 Answer in two lines:
 Reason: ...
 Score: 0, 0.5 or 1'''
+
+def _filled(template, criterion, case):
+    return template.format(prompt=case.input['prompt'] or '(none)', text=case.output,
+                           category=criterion.category, criterion=criterion.text)
 
 @dataclass(frozen=True)
 class RubricJudge:
@@ -188,13 +194,44 @@ class RubricJudge:
         return content_id(_ASK, self.criterion.text, self.passing)[:8]+(f' {self.model}' if self.model else '')
 
     def __call__(self, case:Case)->Verdict:
-        reply = self.ask(_ASK.format(prompt=case.input['prompt'] or '(none)', text=case.output,
-                                     category=self.criterion.category, criterion=self.criterion.text))
+        reply = self.ask(_filled(_ASK, self.criterion, case))
         found = re.findall(r'^\W*score\W*(0(?:\.[05])?|1(?:\.0)?|\.5)\W*$', reply, re.M | re.I)
         if not found: return Verdict(None, error=f'the reply has no line "Score: 0, 0.5 or 1": {reply!r:.80}')
         reason = re.search(r'^\W*reason\W*(.+)$', reply, re.M | re.I)
         score = float(found[-1])
         return Verdict(score >= self.passing, reason[1].strip() if reason else '', score=score)
+
+# %% ../../nbs/35_tiny_evaluation.ipynb #21d686e7
+_CHOOSE = _STORY+'Is the criterion met? Answer with one word: Yes, Partly or No.'
+_WORDS = MappingProxyType({'Yes': 1., 'Partly': .5, 'No': 0.})
+
+@dataclass(frozen=True)
+class ChoiceJudge:
+    "A judge for one criterion that only weighs three words, for models too small to give a reason."
+    criterion:Criterion # what it looks at
+    lm:LM # one that tells log-probabilities, such as `Local`
+    passing:float=1. # 0.5 or 1
+
+    @property
+    def version(self)->str: # another prompt or model is another judge
+        "What the verdicts depend on."
+        return f'{content_id(_CHOOSE, self.criterion.text, self.passing)[:8]} {self.lm.model}'
+
+    def chances(self,
+        case:Case, # a text
+    )->dict[float,float]: # score -> probability; in all 1
+        "How likely each score is."
+        said = self.lm.score_choices(_filled(_CHOOSE, self.criterion, case), list(_WORDS), step='judge rubric')
+        best = max(said.values())
+        if best == -math.inf: raise FastbookError(f"none of {', '.join(_WORDS)} is among the likely words of a reply")
+        weights = {score: math.exp(said[word]-best) for word,score in _WORDS.items()}
+        return {score: weight/sum(weights.values()) for score,weight in weights.items()}
+
+    def __call__(self, case:Case)->Verdict:
+        chances = self.chances(case)
+        score = max(chances, key=chances.get)
+        words = ', '.join(f'{word} {chances[_WORDS[word]]:.0%}' for word in _WORDS)
+        return Verdict(score >= self.passing, words, chances[score], score=score)
 
 # %% ../../nbs/35_tiny_evaluation.ipynb #789796db
 def read_scores(
