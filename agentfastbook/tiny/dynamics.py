@@ -144,16 +144,14 @@ def _plot_loss(log, ax):
     ax.set(title='loss, nats per token')
     ax.legend(frameon=False)
 
-def _plot_groups(log, what, statistic, ax):
-    import matplotlib.pyplot as plt
+def _plot_groups(log, what, statistic, ax, colors):
     rows = log[(log.what == what) & (log.statistic == statistic)]
     groups = list(rows.group.unique())
-    for i,group in enumerate(groups):
+    for group in groups:
         line = rows[rows.group == group]
-        color = plt.cm.viridis(i/max(1, len(groups)-1)*.9) if len(groups) > 1 else 'C0'
-        ax.plot(line.step, line.value, color=color, label=group)
+        ax.plot(line.step, line.value, color=colors.get(group, 'C0'), label=group)
     if len(groups): ax.set_yscale('log')
-    if 1 < len(groups): ax.legend(fontsize=7, frameon=False, ncols=1+len(groups)//6)
+    if 1 < len(groups): ax.legend(fontsize=8, frameon=False, ncols=1+len(groups)//6)
 
 def plot_dynamics(
     log:pd.DataFrame, # from `read_log`
@@ -165,8 +163,10 @@ def plot_dynamics(
     rate = log[log.what == 'learning rate']
     axes[1,0].plot(rate.step, rate.value)
     axes[1,0].set(title='learning rate')
+    groups = [group for group in log.group.unique() if group] # a layer has one colour in all panels
+    colors = {group: plt.cm.viridis(i/max(1, len(groups)-1)*.9) for i,group in enumerate(groups)}
     for ax,(what,statistic,title) in zip(axes[:,1:].T.flat, _PANELS):
-        _plot_groups(log, what, statistic, ax)
+        _plot_groups(log, what, statistic, ax, colors)
         ax.set(title=title)
     for ax in axes.flat: ax.spines[['top','right']].set_visible(False)
     for ax in axes[1]: ax.set(xlabel='step')
