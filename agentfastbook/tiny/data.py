@@ -7,7 +7,7 @@ __all__ = ['END', 'story_texts', 'texts_of', 'tiny_stories', 'split_of', 'split_
            'pack_blocks', 'text_batches', 'one_batch', 'bytes_per_token', 'bits_per_byte']
 
 # %% ../../nbs/31_tiny_data.ipynb #c0ae8b9c
-import re
+import itertools,re
 from collections.abc import Iterable,Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,16 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from ..core import FastbookError
-from .stories import make_story
+from .stories import make_story,plot_names
 
 # %% ../../nbs/31_tiny_data.ipynb #bd792d2a
 def story_texts(
     count:int, # stories wanted, >= 1
     first:int=0, # seed of the first one
-)->list[str]: # texts of the stories with seeds `first` to `first+count-1`
+    plots:Iterable[str]=(), # names of `plot_names()`: other stories are passed over; none: all plots
+)->list[str]: # texts of the stories with the seeds from `first` on
     "Stories of the grammar."
     if count < 1: raise FastbookError(f"{count} stories were asked for; ask for at least 1")
-    return [make_story(seed).text for seed in range(first, first+count)]
+    plots = set(plots) or set(plot_names())
+    if unknown := plots-set(plot_names()):
+        raise FastbookError(f"the grammar has no plot {', '.join(map(repr, unknown))}; it has {', '.join(plot_names())}")
+    stories = (make_story(seed) for seed in itertools.count(first))
+    return list(itertools.islice((story.text for story in stories if story.plot in plots), count))
 
 # %% ../../nbs/31_tiny_data.ipynb #82d7a47a
 END = '<|endoftext|>' # the token that ends a text; its id is 0
