@@ -138,8 +138,8 @@ def afb_curate(
     benchmark:str=None, # JSON file of questions and gold answers (default: the sample's, or --book's questionnaires)
     out:str='afb_out', # folder for dataset.json, passages.jsonl, traces.db and report.html; a stopped run goes on there
     granularity:str='standard', # how finely gold answers are split: standard, fine or whole
-    decompose:str='rules', # who splits: rules, tiny (a model of this project; extra `tiny`), or the folder of another one
-    extract:str='rules', # who marks the contexts: rules, tiny, or a folder
+    decompose:str='rules', # who splits: rules, tiny (the bundled model; needs the extra `tiny`), or a model's folder
+    extract:str='rules', # who marks the contexts: rules, tiny, or a model's folder
     late:str=None, # add late interaction: a ColBERT checkpoint or the folder of a token encoder; needs the extra `late`
     max_tokens:int=200, # most tokens (words and punctuation marks) of a passage, >= 1
     k:int=5, # passages retrieved for each component, >= 1
