@@ -113,6 +113,14 @@ def _speed(device, bf16, compiled):
     return gpu if bf16 is None else bf16, gpu if compiled is None else compiled
 
 # %% ../../nbs/32_tiny_training.ipynb #7e969886
+def _check_tokens(model, *parts):
+    size = getattr(getattr(model, 'config', None), 'vocab_size', math.inf)
+    for blocks in parts:
+        if not isinstance(blocks, np.ndarray) or not blocks.size or 0 <= blocks.min() <= blocks.max() < size: continue
+        odd = blocks.min() if blocks.min() < 0 else blocks.max()
+        raise FastbookError(f"there is a token {odd} in the blocks, and the model knows 0 to {size-1}: they do not "
+                            "match; pack the texts with the model's tokenizer")
+
 def learner(
     model:nn.Module, # from the inputs of a batch to predictions
     train:Sequence, # blocks of tokens (n, positions+1), or any items that `collate` understands
@@ -130,6 +138,7 @@ def learner(
     optimizer:Callable|None=None, # parameters, lr -> a PyTorch optimiser, such as `muon(model)`; None: AdamW
 )->Learner: # an ordinary fastai Learner
     "A model and its data, ready to train with fastai."
+    if collate is next_tokens: _check_tokens(model, train, valid)
     device = pick_device(device)
     bf16,compiled = _speed(device, bf16, compiled)
     loaders = DataLoaders(Batches(train, batch_size, collate, seed), Batches(valid, batch_size, collate), device=device)
