@@ -27,7 +27,8 @@ def story_texts(
     if count < 1: raise FastbookError(f"{count} stories were asked for; ask for at least 1")
     plots = set(plots) or set(plot_names())
     if unknown := plots-set(plot_names()):
-        raise FastbookError(f"the grammar has no plot {', '.join(map(repr, unknown))}; it has {', '.join(plot_names())}")
+        raise FastbookError(f"the grammar has no plot {', '.join(map(repr, unknown))}; it has "
+                            f"{', '.join(plot_names())}")
     stories = (make_story(seed) for seed in itertools.count(first))
     return list(itertools.islice((story.text for story in stories if story.plot in plots), count))
 
