@@ -11,7 +11,7 @@ LIBRARY = ROOT/'agentfastbook'
 HEAVY = ('torch', 'transformers', 'sentence_transformers', 'fastai', 'anthropic', 'claudette', 'openai', 'llama_cpp',
          'matplotlib', 'sklearn', 'IPython', 'nbdev')
 
-TRAINING = ('tiny.dynamics', 'tiny.training', 'tiny.sweep', 'tiny.stages')  # build on fastai's Learner and Callback
+TRAINING = ('tiny.dynamics', 'tiny.training', 'tiny.sweep', 'tiny.stages', 'tiny.fitting')  # build on fastai's Learner and Callback
 
 
 def module_name(path):
