@@ -5,7 +5,7 @@ one run (processor seconds, or the clock with a GPU); the share of the step time
 of the 25M and 125M models in bfloat16, compiled. On two cores it takes about three minutes; --configs nano is faster.
 The exit status is 1 if a limit is missed.
 
-    python benchmarks/tiny.py --sweep DIR   # instead: the learning-rate sweep of the nano model on 2,000 made stories
+    python benchmarks/tiny.py --sweep DIR   # instead: the learning-rate sweep of a small model on 2,000 made stories
 
 It makes 28 runs (seven rates, four variants), writes DIR/sweep.csv, and goes on where it was if it is stopped.
 """
@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from agentfastbook.tiny.dynamics import Dynamics
-from agentfastbook.tiny.model import CONFIGS,TinyLM,lm_loss,pick_device
+from agentfastbook.tiny.model import CONFIGS,ModelConfig,TinyLM,lm_loss,pick_device
 from agentfastbook.tiny.training import Batches,fit,learner
 from fastai.callback.core import Callback
 
 THROUGHPUT,LOGGING,UTILISATION = .95,.05,{'25m': .25, '125m': .40}
+SWEPT = ModelConfig(1024, 128, 4, 4, 384, 256) # of the learning-rate sweep
 BATCH = dict(cpu={'nano': 16, '5m': 2, '25m': 2}, cuda={'nano': 256, '5m': 64, '25m': 64, '60m': 64, '125m': 64})
 PEAK = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'A10G': 70e12, '4090': 165e12,
         '3090': 71e12, 'T4': 65e12} # dense bfloat16 FLOP/s that the maker states (T4: float16)
@@ -151,10 +152,10 @@ def run_sweep(folder, device, steps, names):
     from agentfastbook.tiny.data import pack_blocks,split_texts,story_texts,train_tokenizer
     from agentfastbook.tiny.sweep import VARIANTS,rate_sensitivity,sweep
     texts,others = split_texts(story_texts(2000))
-    tokenizer = train_tokenizer(texts, CONFIGS['nano'].vocab_size)
-    train,valid = [pack_blocks(part, tokenizer, CONFIGS['nano'].positions) for part in (texts,others)]
+    tokenizer = train_tokenizer(texts, SWEPT.vocab_size)
+    train,valid = [pack_blocks(part, tokenizer, SWEPT.positions) for part in (texts,others)]
     show = lambda row: print({k: round(v, 4) if isinstance(v, float) else v for k,v in row.items()}, flush=True)
-    found = sweep(CONFIGS['nano'], train, valid[:32], folder, steps,
+    found = sweep(SWEPT, train, valid[:32], folder, steps,
                   variants={name: VARIANTS[name] for name in names or VARIANTS}, evaluations=2, batch_size=4, device=device, done=show)
     found.drop(columns='problem').round(5).to_csv(Path(folder)/'sweep.csv', index=False)
     print()

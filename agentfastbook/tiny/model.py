@@ -57,7 +57,7 @@ class ModelConfig:
 # %% ../../nbs/30_tiny_model.ipynb #b144011b
 def _lab(hidden, layers): return ModelConfig(32_000, hidden, layers, 8, 4*hidden, 512, tied=False)
 
-CONFIGS = {'nano': ModelConfig(1024, 128, 4, 4, 384, 256),
+CONFIGS = {'nano': ModelConfig(1024, 128, 2, 8, 384, 256),
            '5m': _lab(64, 13), '25m': _lab(256, 8), '60m': _lab(512, 6), '125m': _lab(768, 8)}
 
 # %% ../../nbs/30_tiny_model.ipynb #d60b49d9

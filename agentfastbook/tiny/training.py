@@ -257,11 +257,12 @@ def fit(
     cbs:Sequence[Callback]=(), # more callbacks
     seed:int=42, # of what is random in the model
     quiet:bool=False, # without progress bar and table?
+    **schedule, # more for fastai's `fit_one_cycle`, as JSON data: `pct_start`, `moms`, `div`
 )->Learner: # the same, trained
     "Train with fastai's one-cycle schedule; go on where an earlier run stopped."
     if steps < 1 or steps % evaluate_every:
         raise FastbookError(f"steps={steps} is not a multiple of evaluate_every={evaluate_every}; change one of them")
-    settings = _settings(learn, steps, lr, evaluate_every, seed, info)
+    settings = _settings(learn, steps, lr, evaluate_every, seed, {**(info or {}), **schedule})
     learn.dls.train.steps,start = evaluate_every,0
     learn.create_opt()
     set_seed(seed)
@@ -269,16 +270,16 @@ def fit(
         start = load_checkpoint(kept[-1], learn.model, learn.opt.opt, settings)['step']//evaluate_every
     keeper = Checkpoints(folder and Path(folder), settings, start)
     cbs = [keeper, *([Dynamics(Path(folder)/'log', log_every)] if folder else []), *cbs]
-    if start < steps//evaluate_every: _run(learn, steps//evaluate_every, lr, start, cbs, quiet, folder)
+    if start < steps//evaluate_every: _run(learn, steps//evaluate_every, lr, start, cbs, quiet, folder, schedule)
     if keeper.problem:
         raise FastbookError(f"{keeper.problem}; {_last_good(folder)}. Try a lower rate, QK norm or z-loss")
     return learn
 
-def _run(learn, passes, lr, start, cbs, quiet, folder):
+def _run(learn, passes, lr, start, cbs, quiet, folder, schedule):
     from contextlib import ExitStack
     with ExitStack() as stack:
         if quiet: [stack.enter_context(context()) for context in (learn.no_bar, learn.no_logging)]
-        try: return learn.fit_one_cycle(passes, lr, cbs=cbs, start_epoch=start)
+        try: return learn.fit_one_cycle(passes, lr, cbs=cbs, start_epoch=start, **schedule)
         except (RuntimeError,MemoryError) as e:
             if not _is_out_of_memory(e): raise
             problem = str(e).splitlines()[0]
