@@ -105,10 +105,12 @@ def _prompts(prompts, out):
 def _chosen(lm, options, out, book, benchmark, engines, workers):
     "Engines and executor of a run; with a language model its price is shown before the first call."
     from concurrent.futures import ProcessPoolExecutor,ThreadPoolExecutor
+    from multiprocessing import get_context
     if lm is None:
         given = [k for k,v in options.items() if v not in (None,False)]
         if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
-        with (ProcessPoolExecutor(workers) if workers else nullcontext()) as executor: yield engines,executor
+        fresh = get_context('spawn') # a forked worker waits for threads of torch that it does not have
+        with (ProcessPoolExecutor(workers, fresh) if workers else nullcontext()) as executor: yield engines,executor
         return
     tiny = [step for step in ('decompose','extract') if not type(engines[step]).__name__.startswith('Rule')]
     if tiny: raise FastbookError(f"--lm and --{tiny[0]} both say who is to {tiny[0]}; leave one of them out")
