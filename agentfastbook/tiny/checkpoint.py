@@ -107,7 +107,7 @@ def load_tokenizer(
     path = Path(folder)/_TOKENIZER
     if not path.is_file():
         raise FastbookError(f"no {_TOKENIZER} in '{path.parent}'; save the model again with `tokenizer=...`")
-    text = path.read_text(encoding='utf-8')
+    text = path.read_text(encoding='utf-8', errors='replace') # a damaged file is then another one
     belongs = read_tensors(path.with_name(_WEIGHTS), _COPY)[1].get('tokenizer')
     if belongs and belongs != _tokenizer_id(text):
         raise FastbookError(f"'{path}' is not the tokenizer that the model was saved with: its tokens mean other "
