@@ -251,7 +251,7 @@ def print_repeats(book, questions, folder, times=8):
     for _ in range(times):
         decompose,extract = TinyDecomposer(folder),TinyExtractor(folder)
         made = {q.id: [s for c in decompose(q) for s in c.spans] for q in questions}
-        cases = [c for c in bx.make_cases(book, questions, retrieve, lambda c,ranked,chapter: extract(c, ranked, chapter), bx.gold_components) if c.gold]
+        cases = [c for c in bx.make_cases(book, questions, retrieve, extract, bx.gold_components) if c.gold]
         found = bx.triples(cases, lambda case: case.runs)[:,2]
         sums = score(questions, lambda q: made[q.id])
         good['boundaries'] += list(zip([q.id for q in questions], sums[:,0]/sums[:,1] >= .8))

@@ -10,10 +10,9 @@ python benchmarks/training_run.py --draws 100
 reads the table and asks how often the interval of a rate, from the checks in code and 25 labels, holds the truth; beside
 it, the rate of the checks alone, and Wilson's interval of the labels alone."""
 import argparse
-import random
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from agentfastbook.tiny.generate import write
 from agentfastbook.tiny.model import ModelConfig, TinyLM, count_parameters, start_copying
 from agentfastbook.tiny.stories import check_story, make_story
 from agentfastbook.tiny.training import fit, learner
+from tiny_story import chain
 
 PLOTS = ('lost', 'thief')
 MOMENTS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 26, 33) # of 40 evaluations
@@ -36,18 +36,6 @@ def report(name, texts):
     found = [check_story(text) for text in texts]
     wrong = Counter(min(o, key=lambda p: p.span.start).kind for o in found if o)
     print(f'{name:14} {wilson(len(found) - wrong.total(), len(found))}  first problem: {dict(wrong)}', flush=True)
-
-
-def chain(texts, prompts):
-    "Prompts continued word by word: each word is drawn from those that followed the two before it."
-    follows, rng = defaultdict(list), random.Random(0)
-    for text in texts:
-        words = ['', '', *text.split(' '), '']
-        for i in range(2, len(words)): follows[tuple(words[i - 2:i])].append(words[i])
-    for prompt in prompts:
-        words = ['', '', *prompt.split(' ')]
-        while word := rng.choice(follows.get(tuple(words[-2:]), [''])): words.append(word)
-        yield ' '.join(words[2:])
 
 
 def first_sentence(story): return story.text[:story.events[0].span.end]
@@ -110,7 +98,7 @@ def main():
     items, held_out = [text_batches(o, tokenizer, 256, args.batch) for o in (train, valid[:64])]
     print(f'{count_parameters(config):,} parameters, {len(train):,} stories, {args.steps} steps of {args.batch}')
     report('held out', valid[:args.prompts])
-    report('two words', list(chain(train, prompts)))
+    report('two words', list(chain(train, 2, prompts)))
     model, start = start_copying(TinyLM(config)), time.process_time()
     learn = learner(model, items, held_out, batch_size=1, collate=one_batch, device='cpu')
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,8 @@ from .encode import TinyEncoder,plain_words,save_arrays
 from .model import TinyLM
 from .stages import Stage,lineage,run_stages,weights_id
 from .state import weights
-from .tasks import HEADS,SELECTION,TinyExtractor,boundary_features,rule_cuts,task_encoders
+from .tasks import HEADS,SELECTION,TinyExtractor,boundary_features,imitate_rules,rule_cuts
+from .tasks import task_encoders
 
 # %% ../../nbs/36_tiny_fitting.ipynb #0d6d8bc4
 def start_embeddings(
@@ -121,9 +122,9 @@ class TaskModel(nn.Module):
         return {name: values.numpy() for name,values in weights(self).items() if not name.startswith('trunk.')}
 
     def forward(self, features):
-        "Log-odds of a cut at each border, as `imitate_rules`."
-        inner = (features-self.feature_mean)/self.feature_spread @ self.inner.T+self.inner_bias
-        return inner.relu() @ self.outer.T+self.outer_bias
+        "Log-odds of a cut at each border."
+        own = dict(self.named_parameters(recurse=False))|dict(self.named_buffers(recurse=False))
+        return imitate_rules(features, own)
 
 def stack_items(
     items:Sequence[tuple], # of arrays

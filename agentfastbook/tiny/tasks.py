@@ -65,12 +65,12 @@ _SHAPES = dict(feature_mean=(None,), feature_spread=(None,), inner=(None, None),
                outer_bias=(2,), boundary=(5,), boundary_alone=(3,), selection=(len(SELECTION),))
 
 def imitate_rules(
-    features:np.ndarray, # (borders, features)
-    heads:dict[str,np.ndarray], # arrays of the head
+    features:np.ndarray, # (borders, features), or a tensor
+    heads:dict[str,np.ndarray], # arrays of the head, or tensors
 )->np.ndarray: # (borders, 2) log-odds that the rules would cut: standard, fine
     "What a small network guesses that the rules do."
     inner = (features-heads['feature_mean'])/heads['feature_spread'] @ heads['inner'].T+heads['inner_bias']
-    return np.maximum(inner, 0) @ heads['outer'].T+heads['outer_bias']
+    return inner.clip(0) @ heads['outer'].T+heads['outer_bias']
 
 def rule_cuts(
     text:str, # a gold answer
