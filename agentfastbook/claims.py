@@ -6,58 +6,107 @@
 __all__ = ['Claims']
 
 # %% ../nbs/03_claims.ipynb #eadc385e
-import os,sqlite3
+import sqlite3
 from contextlib import closing
+from os import getpid
 from pathlib import Path
-from socket import gethostname
+from threading import RLock
 from time import time
 from uuid import uuid4
+from weakref import finalize
+from filelock import FileLock,Timeout
+from .core import FastbookError
 
 # %% ../nbs/03_claims.ipynb #e7d4233b
-_TABLE = '''create table if not exists claim(
-    key text primary key, owner text not null, since real not null) without rowid'''
+_TABLE = '''create table if not exists claimed(
+    key text primary key, owner text not null, since real not null, stake text not null) without rowid'''
 
-def _gone(owner, since, patience):
-    "Has this process ended, or can't it be seen and had time enough?"
-    host,pid,_ = owner.rsplit(':', 2)
-    if host != gethostname() or os.name != 'posix': return time()-since > patience
-    try: os.kill(int(pid), 0) # signal 0 only asks
-    except ProcessLookupError: return True
-    except PermissionError: pass
-    return False
+def _drop(lock, pid):
+    "Let go of an owner's lock; its file goes first, so that nobody takes the lock of a file that is going."
+    if pid != getpid(): return # a forked process ends, its parent lives on
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 class Claims:
-    "Who is doing what, in a table of an SQLite file; for threads and processes."
+    "Who is doing what, in a table of an SQLite file; for threads and processes of one machine."
     def __init__(self,
         path:str|Path, # an SQLite file, created if it is not there
-        patience:float=600., # seconds for which a process is trusted that can't be seen
         timeout:float=30., # seconds to wait for another writer
-    ):
-        self.path,self.patience,self.timeout = Path(path),patience,timeout
-        self.owner = f'{gethostname()}:{os.getpid()}:{uuid4().hex[:8]}'
+    ): self.path,self.timeout,self.owner,self._pid,self._guard = Path(path),timeout,'',0,RLock()
+
+    def _lock_of(self, owner):
+        return FileLock(self.path.with_name(f'{self.path.name}-owner-{owner}'), timeout=0, thread_local=False)
+
+    def _begin(self):
+        "Be an owner, with a lock by which others see that it lives; a forked process is another one."
+        with self._guard:
+            if self._pid == getpid(): return
+            self.owner,self._pid = uuid4().hex[:12],getpid()
+            lock = self._lock_of(self.owner)
+            try: lock.acquire()
+            except OSError as e:
+                raise FastbookError(f"can't lock a file beside '{self.path.name}': {e.strerror}; give the path of a "
+                                    "store file in a folder that may be written to") from e
+            self._end = finalize(self, _drop, lock, self._pid)
+
+    def close(self):
+        "Cease to be an owner: what is still claimed may be taken by others."
+        with self._guard:
+            if self._pid: self._end()
+            self.owner,self._pid = '',0
+
+    def _gone(self, owner):
+        "Has this owner ended?"
+        if owner == self.owner: return False
+        lock = self._lock_of(owner)
+        if not Path(lock.lock_file).exists(): return True
+        try: lock.acquire()
+        except Timeout: return False
+        _drop(lock, getpid())
+        return True
 
     def _write(self, work):
-        with closing(sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None)) as db:
-            db.execute('pragma synchronous=normal')
-            db.execute('begin immediate')
-            db.execute(_TABLE)
-            res = work(db)
-            db.execute('commit')
-            return res
+        try:
+            with closing(sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None)) as db:
+                db.execute('pragma synchronous=normal')
+                db.execute('begin immediate')
+                db.execute(_TABLE)
+                res = work(db)
+                db.execute('commit')
+                return res
+        except sqlite3.Error as e:
+            raise FastbookError(f"can't claim anything in '{self.path.name}': {e} (waited up to {self.timeout:g} s for "
+                                "other writers); close the other program, or make room if the disk is full") from e
 
     def take(self,
         key:str, # what is going to be done
-    )->bool: # False: somebody else is doing it
+    )->bool|str: # False: somebody else is doing it; a text: yours, and what its last owner had at stake when it died
         "Claim something, unless another owner has."
+        self._begin()
         def work(db):
-            held = db.execute('select owner, since from claim where key=?', (key,)).fetchone()
-            if held and held[0] != self.owner and not _gone(*held, self.patience): return False
-            db.execute('insert or replace into claim values (?,?,?)', (key, self.owner, time()))
-            return True
+            held = db.execute('select owner, stake from claimed where key=?', (key,)).fetchone()
+            if held and held[0] == self.owner: return True
+            if held and not self._gone(held[0]): return False
+            stake = held[1] if held else ''
+            db.execute('insert or replace into claimed values (?,?,?,?)', (key, self.owner, time(), stake))
+            return stake or True
         return self._write(work)
+
+    def note(self,
+        key:str, # what was claimed
+        stake:str, # what may be lost if this process dies now; it replaces an earlier note
+    )->None:
+        "Note what is at stake."
+        self._write(lambda db: db.execute('update claimed set stake=? where key=? and owner=?', (stake, key, self.owner)))
+
+    def abandoned(self)->list[str]: # keys
+        "What is still claimed by owners that are gone."
+        rows = self._write(lambda db: db.execute('select key, owner from claimed order by since').fetchall())
+        gone = {owner: self._gone(owner) for _,owner in rows}
+        return [key for key,owner in rows if gone[owner]]
 
     def release(self,
         key:str, # what was claimed; nothing happens if it was not
     )->None:
         "Say that it is done, or given up."
-        self._write(lambda db: db.execute('delete from claim where key=? and owner=?', (key, self.owner)))
+        self._write(lambda db: db.execute('delete from claimed where key=? and owner=?', (key, self.owner)))

@@ -8,18 +8,20 @@ __all__ = ['Door', 'lm_usage', 'LM']
 # %% ../nbs/05_door.ipynb #9b2e6054
 import asyncio,json,math,random,time
 from collections import Counter
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future,wait
 from contextlib import contextmanager
 from dataclasses import asdict,replace
 import pandas as pd
 from fastcore.basics import patch
 from tenacity import AsyncRetrying,Retrying
 from tqdm.auto import tqdm
-from .core import FastbookError
+from .core import FastbookError,content_id
 from .claims import Claims
-from .limits import Limits,OverBudget
+from .limits import Limits,NoTurn,OverBudget,_check_limits,_log,_SILENT,clock
 from .store import Call,Item,Store
-from .reply import LMError,PRICES,Price,Reply,Request,Usage,check_reply,cost,find_price,make_request,redact
+from .reply import BAD_REPLIES,LMError,PRICES,Price,Reply,Request,Usage
+from .reply import check_reply,cost,find_price,make_request,redact,sound_reply
 
 # %% ../nbs/05_door.ipynb #73b9916c
 _COUNTS = ('calls','recorded','failed','attempts')
@@ -36,23 +38,31 @@ class Door(Limits):
         requests_per_minute:float|None=None, # None: no limit
         tokens_per_minute:float|None=None, # None: no limit
         attempts:int=6, # how often a call is tried
+        samples:int=3, # most replies to the same request, if they are bad (cut, refused, empty, unstructured)
         timeout:float=60., # seconds for one attempt
         deadline:float=300., # seconds for a call with all attempts and waits, from when its turn comes
         first_wait:float=.5, # seconds before the second try, about; it doubles each time
         prices:tuple[Price,...]=PRICES, # what models cost
     ):
         super().__init__(budget_usd, budget_tokens, concurrency, requests_per_minute, tokens_per_minute)
+        _check_limits(1, attempts=attempts, samples=samples)
+        _check_limits(0, timeout=timeout, deadline=deadline, first_wait=first_wait)
         self.attempts,self.timeout,self.deadline,self.first_wait = attempts,timeout,deadline,first_wait
+        self.samples,self.patience = samples,timeout+deadline
         self.prices,self._kept,self._going,self._sums,self._bar = tuple(prices),{},{},{},None
+        self._claims,self.possibly_paid = None,dict(calls=0, tokens=0, usd=0.)
         self.keep_in(store)
 
     def keep_in(self,
         store:Store|None, # None: in memory only
         run:int|None=None, # its number in the store; None: a new one, with the first call
+        retry_failed:bool=False, # ask again for what has only bad replies there, up to `samples` times more?
     )->None:
         "Keep replies there from now on."
-        self.store,self._run = store,run
+        if self._claims: self._claims.close()
+        self.store,self._run,self.retry_failed,self._asked = store,run,retry_failed,Counter()
         self._claims = Claims(store.path) if store is not None and not store.readonly else None
+        if self._claims: self._book_abandoned()
 
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)
 
@@ -64,6 +74,14 @@ class Door(Limits):
         "May this attempt go out now?"
         try: return super().admit(id, tokens, usd)
         except OverBudget as e: raise LMError('over_budget', str(e)) from None
+
+    def check_moving(self,
+        since:float, # when the wait began
+        what:str, # what is waited for
+    )->None:
+        "An error if no call has come back for longer than a call may take."
+        try: super().check_moving(since, what)
+        except NoTurn as e: raise LMError('deadline', str(e)) from None
 
     def settle(self,
         id:object, # as it was admitted
@@ -104,9 +122,10 @@ class Door(Limits):
         return f'${self.usd:.4f}' + (f' and {unpriced} of unknown price' if unpriced else '')
 
     def __repr__(self):
-        count = self._counts()
+        count,lost = self._counts(),self.possibly_paid
         calls = f"{count['calls']} calls, {count['recorded']} from the record, {count['failed']} failed"
-        return f'{calls}, {self.tokens:,} tokens, {self._price()}'
+        earlier = f"; perhaps {lost['tokens']:,} tokens, ${lost['usd']:.4f} more for {lost['calls']} calls on their way at a stop"
+        return f'{calls}, {self.tokens:,} tokens, {self._price()}' + (earlier if lost['calls'] else '')
 
 # %% ../nbs/05_door.ipynb #f1935995
 _AGAIN = .1 # seconds between two looks at what another process is doing
@@ -122,7 +141,52 @@ def _recorded(found, where, door):
     door._tick()
     reply = _data_reply(found['reply'])
     if found['outcome'] == 'complete': return reply
-    raise LMError(found['outcome'], 'as recorded; give another `sample` to ask again', reply, retry=False)
+    raise LMError(found['outcome'], 'as recorded; to ask again, retry what failed or give another `sample`', reply,
+                  retry=False)
+
+_POSSIBLY = 'perhaps paid: the call was on its way, and no reply was recorded; this is the most that it can have cost'
+
+def _at_stake(where, engine, request, most, usd):
+    "What may have been paid, as the text of a `Call`; its time tells it from the call that brings a reply."
+    read = most.total-most.output_tokens
+    call = Call(where[0] or 'lm', engine, dict(redact(request.data), on_its_way=time.time()), error=_POSSIBLY,
+                prompt=where[1], input_tokens=read, output_tokens=most.output_tokens, usd=usd)
+    return json.dumps(asdict(call))
+
+@patch
+def _save(self:Door, item):
+    with self._lock:
+        if self._run is None: self._run = self.store.start_run(dict(lm=item.calls[0].engine))
+    self.store.save_item(self._run, item)
+
+@patch
+def _book_stake(self:Door, key, stake):
+    "Write down what may have been paid for a call that brought no reply."
+    call = Call(**json.loads(stake))
+    self._save(Item(content_id(key, stake), f'lm {key}', (call,), call.error))
+    return call
+
+@patch
+def _book_abandoned(self:Door):
+    "Count what was on its way when an earlier process was killed, against the budget and in the record."
+    with self._lock:
+        before = self.possibly_paid['calls']
+        for key in self._claims.abandoned():
+            stake = self._claims.take(key)
+            if isinstance(stake, str): self._book_lost(key, stake)
+            if stake: self._claims.release(key)
+    lost = self.possibly_paid
+    if lost['calls'] > before:
+        _log.warning(f"{lost['calls']} calls were on their way when an earlier process was stopped; up to "
+                     f"{lost['tokens']:,} tokens, ${lost['usd']:.4f}, may have been paid for them, and are booked")
+
+@patch
+def _book_lost(self:Door, key, stake):
+    if self.store.find_item(key): return # it was recorded, and then the process was stopped
+    call = self._book_stake(key, stake)
+    tokens,usd = call.input_tokens+call.output_tokens,call.usd or 0.
+    self.reserve(tokens, usd)
+    for name,more in dict(calls=1, tokens=tokens, usd=usd).items(): self.possibly_paid[name] += more
 
 @patch
 def claim(self:Door,
@@ -134,7 +198,9 @@ def claim(self:Door,
         if key in self._going: return self._going[key]
         found = self._find(key)
         if found is None:
-            if self._claims and not self._claims.take(key): return _AGAIN
+            stake = self._claims.take(key) if self._claims else True
+            if not stake: return _AGAIN
+            if isinstance(stake, str): self._book_lost(key, stake)
             found = self._find(key) # another process may have finished in between
             if found is None: self._going[key] = Future()
             elif self._claims: self._claims.release(key)
@@ -154,10 +220,12 @@ def finish(self:Door,
     reply:Reply|None=None, # what came back
     error:BaseException|None=None, # or why nothing did
     lost:tuple[Usage,float]=(Usage(),0.), # tokens and US dollars of attempts that were paid in vain
+    stake:str='', # what attempts without a reply may have cost, to be written down, too
 )->Reply: # the reply; or the error is raised
     "Keep the outcome, tell those who wait for it, and return or raise it."
     try:
         if isinstance(error, LMError) and not error.retry: reply = error.reply
+        if stake and self.store is not None: self._book_stake(key, stake)
         if isinstance(error, LMError) or reply: self._keep(key, where, engine, request, reply, error, lost)
         if self._claims: self._claims.release(key)
     except BaseException as e: error = e
@@ -179,9 +247,7 @@ def _keep(self:Door, key, where, engine, request, reply, error, lost):
     read = used.input_tokens+used.cache_write_tokens+used.cache_read_tokens
     call = Call(where[0] or 'lm', engine, redact(request.data), found, str(error or ''), reply.seconds if reply else 0.,
                 where[1], _raw(found['reply']) if found else '', read, used.output_tokens, usd)
-    with self._lock:
-        if self._run is None: self._run = self.store.start_run(dict(lm=engine))
-    self.store.save_item(self._run, Item(key, f'lm {key}', (call,), '' if reply else str(error)))
+    self._save(Item(key, f'lm {key}', (call,), '' if reply else str(error)))
 
 def _raw(reply): return reply['text'] or ('' if reply['data'] is None else json.dumps(reply['data']))
 
@@ -221,13 +287,15 @@ def lm_usage(
 
 # %% ../nbs/05_door.ipynb #3435ae39
 _UNPAID = ('bad_request','unauthorized','unknown_model','too_large','too_long','rate_limited','overloaded',
-           'unavailable','no_key','not_recorded','unsupported','not_installed','not_a_model','crashed')
+           'unavailable','paused','no_key','not_recorded','unsupported','not_installed','not_a_model','crashed')
 
 class _Call:
-    "One request on its way through the door: admission, attempts, and what was paid in vain."
-    def __init__(self, lm, request, step, prompt):
+    "One request on its way through the door: its turn, admission, attempts, and what was paid in vain."
+    def __init__(self, lm, request, step, prompt, unusable, first):
         self.lm,self.door,self.request,self.where = lm,lm.door,request,(step, prompt, lm.model)
-        self.key,self.lost,self.attempts,self.start = request.key(repr(lm)),(Usage(), 0.),0,None
+        self.key,self.first,self.unusable = request.key(repr(lm)),first,unusable
+        self.lost,self.unknown,self.most = (Usage(), 0.),Usage(),Usage()
+        self.attempts,self.start,self.waiting = 0,None,None
 
     @property
     def left(self): return self.door.deadline-(time.monotonic()-self.start)
@@ -235,28 +303,73 @@ class _Call:
     @property
     def timeout(self): return max(.001, min(self.door.timeout, self.left))
 
+    def claim(self):
+        "As `Door.claim`; waiting for another process has an end, and is said."
+        found = self.door.claim(self.key, self.where)
+        if not isinstance(found, float): return found
+        now = time.monotonic()
+        if self.waiting is None: self.waiting,self.said = now,False
+        waited,what = now-self.waiting,f"another process that asks the same of {self.lm.model!r}"
+        if waited > self.door.patience:
+            raise LMError('deadline', f'waited {waited:.0f} s for {what}; look whether it hangs, end it, and run again')
+        if waited > _SILENT and not self.said:
+            _log.warning(f'waiting for {what}, until {clock(self.door.patience-waited)} at most')
+            self.said = True
+        return found
+
+    def taken(self, future):
+        "The reply that another thread has brought."
+        error = future.exception()
+        paid = not error or bool(getattr(error, 'reply', None))
+        self.door._add(self.where, calls=1, recorded=int(paid), failed=int(not paid))
+        self.door._tick()
+        if error: raise error
+        return future.result()
+
+    def usable(self, reply):
+        "The reply, if who asked can use it."
+        words = self.unusable(reply) if self.unusable else ''
+        if words: raise LMError('unstructured', words, reply)
+        return replace(reply, again=self.request.again)
+
     def admit(self):
         self.start = self.start or time.monotonic()
         if self.left <= 0: raise LMError('deadline', f'{self.door.deadline:g} s')
-        most = self.lm.most_usage(self.request)
-        return min(self.door.admit(self, most.total, cost(most, self.lm.price)), max(self.left, .001))
+        pause = self.door.paused
+        if pause > self.left: raise LMError('paused', f'go on at {clock(pause)}', retry_after=pause)
+        self.most = self.lm.most_usage(self.request)
+        wait = self.door.admit(self, self.most.total, cost(self.most, self.lm.price))
+        if not wait: self.depart()
+        return min(wait, max(self.left, .001))
+
+    def depart(self):
+        "An attempt goes out: from now on money is at stake."
+        with self.door._lock: self.door._asked[self.first] += not self.attempts
+        if self.door._claims: self.door._claims.note(self.key, self.stake(self.unknown+self.lost[0]+self.most))
+
+    def stake(self, most):
+        return _at_stake(self.where, repr(self.lm), self.request, most, cost(most, self.lm.price))
 
     @contextmanager
     def settled(self):
         "Book the attempt that is made in this block, which puts its reply into `self.reply`."
         self.attempts,start = self.attempts+1,time.monotonic()
-        try: yield
+        try:
+            yield
+            self.reply = sound_reply(self.reply)
         except BaseException as e:
             known = isinstance(e, LMError) and e.reply
             usage = known.usage if known and known.usage.total else None
             free = isinstance(e, LMError) and getattr(e, 'unpaid', e.outcome in _UNPAID)
             self._settle(usage, free)
             if usage: self._lose(usage)
+            elif not free: self.unknown += self.most
+            if getattr(e, 'retry_after', None): self.door.pause(e.retry_after)
             raise
         self.reply = replace(self.reply, usd=cost(self.reply.usage, self.lm.price), attempts=self.attempts,
-                             seconds=time.monotonic()-start)
+                             seconds=time.monotonic()-start, again=self.request.again)
         self._settle(self.reply.usage, False)
-        try: check_reply(self.reply, self.request)
+        try: self.usable(check_reply(self.reply, self.request))
         except LMError as e:
             if e.retry: self._lose(self.reply.usage)
             raise
@@ -272,9 +385,9 @@ class _Call:
     def _lose(self, usage): self.lost = (self.lost[0]+usage, self.lost[1]+(cost(usage, self.lm.price) or 0.))
 
     def wait(self, state):
-        "Seconds before the next attempt; a wait that the server asks for holds up the whole door."
+        "Seconds before the next attempt; a wait that the server asks for holds up the whole door, see `settled`."
         asked = state.outcome.exception().retry_after
-        if asked is not None: self.door.pause(asked); return asked*random.uniform(0, .05)
+        if asked is not None: return asked*random.uniform(0, .05)
         return random.uniform(.5, 1)*min(self.door.first_wait*2**(state.attempt_number-1), 30.)
 
     def stop(self, state):
@@ -288,8 +401,30 @@ class _Call:
         if isinstance(error, LMError) and self.attempts > 1:
             spent = time.monotonic()-(self.start or time.monotonic())
             error.args = (f'{error}; gave up after {self.attempts} attempts in {spent:.1f} s',)
-        reply = None if error else self.reply
-        return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost)
+        if isinstance(error, LMError) and error.retry and self.start and self.door.paused > self.left:
+            error.args = (f'{error}; the server asks to wait: go on at {clock(self.door.paused)}',)
+        reply,stake = None if error else self.reply,self.stake(self.unknown) if self.unknown.total else ''
+        return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost, stake)
+
+class _Asking:
+    "The samples of a request, one call after the other: a bad reply is followed by another one, while the door allows."
+    def __init__(self, lm, messages, options, step, prompt, samples, unusable):
+        request = messages if isinstance(messages, Request) else make_request(messages, **options)
+        self.lm,self.most,self.bad = lm,samples or lm.door.samples,None
+        first = request.key(repr(lm))
+        self.new = lambda n: _Call(lm, request.retried(n) if n > request.again else request, step, prompt, unusable, first)
+        self.call = self.new(request.again)
+
+    def next(self, error):
+        "Go on with the next sample, or raise the error."
+        door,again = self.lm.door,self.call.request.again
+        asked = door._asked[self.call.first] if door.retry_failed else again+1
+        if error.outcome in BAD_REPLIES and asked < self.most:
+            self.bad,self.call = error,self.new(again+1)
+            return
+        if error.outcome == 'not_recorded' and self.bad: error,again = self.bad,again-1
+        error.again = again
+        raise error
 
 class LM:
     "A language model behind a door; engines say how to send one request."
@@ -316,22 +451,34 @@ class LM:
     async def _asend(self, request, timeout, on_text):
         return await asyncio.to_thread(self._send, request, timeout, on_text)
 
+    def check_ready(self)->None:
+        "An `LMError` if a key, a package or a file is missing that the model needs; nothing is loaded or sent."
+
     def complete(self,
         messages:str|list[dict]|Request, # what the user says, a conversation, or a whole request
         step:str='', # what the call is for, for the sums
         prompt:str='', # commit or id of the prompt, for the sums
         on_text=None, # called with the text so far while it is written; a new attempt starts again
+        samples:int|None=None, # most replies to this request, if they are bad; None: as the door says
+        unusable:Callable|None=None, # reply -> why it is bad all the same, '' if it is not
         **options, # fields of `Request`: system, schema, choices, max_tokens, temperature, ...
     )->Reply: # complete and in the form that was asked for; everything else is an `LMError`
         "Ask the model, or the record if it has the reply already."
-        call = _Call(self, _request(messages, options), step, prompt)
-        while isinstance(found := self.door.claim(call.key, call.where), float): time.sleep(found)
-        if isinstance(found, Future): return found.result()
+        asking = _Asking(self, messages, options, step, prompt, samples, unusable)
+        while True:
+            try: return asking.call.usable(self._complete(asking.call, on_text))
+            except LMError as e: asking.next(e)
+
+    def _complete(self, call, on_text):
+        while isinstance(found := call.claim(), float): time.sleep(found)
+        if isinstance(found, Future):
+            self.door.wait_for(lambda s: wait([found], s).done, 'another thread that asks the same')
+            return call.taken(found)
         if found is not None: return found
         try:
             for attempt in Retrying(**call.rules()):
-                with attempt, self.door.slots:
-                    while wait := call.admit(): time.sleep(wait)
+                with attempt, self.door.slot():
+                    while seconds := call.admit(): time.sleep(seconds)
                     with call.settled(): call.reply = self._send(call.request, call.timeout, on_text)
         except BaseException as e: return call.finish(e)
         return call.finish()
@@ -341,18 +488,30 @@ class LM:
         step:str='', # what the call is for
         prompt:str='', # commit or id of the prompt
         on_text=None, # called with the text so far
+        samples:int|None=None, # as for `complete`
+        unusable:Callable|None=None, # as for `complete`
         **options, # fields of `Request`
     )->Reply: # complete and in the form that was asked for
         "`complete` for asyncio: other tasks go on while the model writes."
-        call = _Call(self, _request(messages, options), step, prompt)
-        while isinstance(found := self.door.claim(call.key, call.where), float): await asyncio.sleep(found)
-        if isinstance(found, Future): return await asyncio.wrap_future(found)
+        asking = _Asking(self, messages, options, step, prompt, samples, unusable)
+        while True:
+            try: return asking.call.usable(await self._acomplete(asking.call, on_text))
+            except LMError as e: asking.next(e)
+
+    async def _acomplete(self, call, on_text):
+        while isinstance(found := call.claim(), float): await asyncio.sleep(found)
+        if isinstance(found, Future):
+            waiting,since = asyncio.wrap_future(found),time.monotonic()
+            while not (await asyncio.wait([waiting], timeout=1))[0]:
+                self.door.check_moving(since, 'another task that asks the same')
+            waiting.exception() # seen here, raised below
+            return call.taken(found)
         if found is not None: return found
         try:
             async for attempt in AsyncRetrying(**call.rules(sleep=asyncio.sleep)):
                 with attempt:
                     async with self.door.aslot():
-                        while wait := call.admit(): await asyncio.sleep(wait)
+                        while seconds := call.admit(): await asyncio.sleep(seconds)
                         with call.settled():
                             call.reply = await call.in_time(self._asend(call.request, call.timeout, on_text))
         except BaseException as e: return call.finish(e)
@@ -384,5 +543,3 @@ class LM:
 
 def _scoring(choices): return dict(choices=list(choices), scores=True, max_tokens=1)
 def _scores(reply): return {c: -math.inf if p is None else p for c,p in reply.data.items()}
-def _request(messages, options):
-    return messages if isinstance(messages, Request) else make_request(messages, **options)
