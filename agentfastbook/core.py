@@ -253,8 +253,8 @@ def write_file(
             else: f.writelines(piece.encode('utf-8', 'backslashreplace') for piece in pieces)
         os.replace(temporary, path)
     except OSError as e:
-        raise FastbookError(f"can't write '{path.name}' in '{path.parent}': {e.strerror or e}; what was there is as before: "
-                            "make room, or give a folder that may be written to") from e
+        raise FastbookError(f"can't write '{path.name}' in '{path.parent}': {e.strerror or e}; what was there is as "
+                            "before: make room, or give a folder that may be written to") from e
     finally: temporary.unlink(missing_ok=True)
     return path
 
