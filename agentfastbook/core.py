@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FastbookError', 'Span', 'Folded', 'fold', 'locate_all', 'locate', 'sentences', 'count_tokens', 'content_id',
-           'write_file', 'check_file']
+           'write_file']
 
 # %% ../nbs/00_core.ipynb #027a0450
-import hashlib,json,os,re,stat,unicodedata
+import hashlib,json,os,re,unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import asdict,dataclass,is_dataclass
@@ -256,24 +256,5 @@ def write_file(
         raise FastbookError(f"can't write '{path.name}' in '{path.parent}': {e.strerror or e}; what was there is as "
                             "before: make room, or give a folder that may be written to") from e
     finally: temporary.unlink(missing_ok=True)
-    return path
-
-
-# %% ../nbs/00_core.ipynb #8cf6d456
-_KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
-          (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
-
-def check_file(
-    path:str|Path, # what is going to be read
-    what:str='file', # what it should hold, for the message, such as 'benchmark'
-)->Path: # the same path
-    "Refuse at once what is not there, or is no file: a folder, a pipe, a device."
-    path = Path(path)
-    try: mode = path.stat().st_mode
-    except (OSError, ValueError) as e:
-        raise FastbookError(f"can't read the {what} '{path}': {getattr(e, 'strerror', None) or e}; "
-                            "give the path of a file") from e
-    kind = next((words for is_kind,words in _KINDS if is_kind(mode)), 'something else')
-    if not stat.S_ISREG(mode): raise FastbookError(f"the {what} '{path}' is {kind}; give the path of a file")
     return path
 
