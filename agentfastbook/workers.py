@@ -10,6 +10,7 @@ import os,signal,warnings
 from collections.abc import Callable,Iterable,Iterator
 from concurrent.futures import (FIRST_COMPLETED,BrokenExecutor,Executor,ProcessPoolExecutor,ThreadPoolExecutor,
                                 wait)
+from contextlib import contextmanager
 from multiprocessing import get_context
 from threading import Thread
 from .core import FastbookError
@@ -21,21 +22,32 @@ def _end_with(pipe):
         try: pipe.recv_bytes()
         except (EOFError, OSError): os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop(_SAFE, None)
     Thread(target=watch, daemon=True).start()
+
+_SAFE = 'PYTHONSAFEPATH'
+
+@contextmanager
+def _starting():
+    "Processes that start now hear no Ctrl-C from their first moment on, and take no module from the current folder."
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, 'pthread_sigmask') else None
+    given = os.environ.get(_SAFE)
+    os.environ[_SAFE] = '1'
+    try: yield
+    finally:
+        if given is None: os.environ.pop(_SAFE, None)
+        else: os.environ[_SAFE] = given
+        if masked is not None: signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 class _Pool(ProcessPoolExecutor):
     "Worker processes that end with this one, or when they are told to, whatever they are doing."
     def __init__(self, workers):
         fresh = get_context('spawn')
         here,self._hold = fresh.Pipe(duplex=False)
-        super().__init__(workers, fresh, _end_with, (here,))
+        with _starting(): super().__init__(workers, fresh, _end_with, (here,))
 
     def submit(self, *args, **kwargs):
-        "As usual; a worker that is started for it does not hear Ctrl-C from its first moment on."
-        if not hasattr(signal, 'pthread_sigmask'): return super().submit(*args, **kwargs)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try: return super().submit(*args, **kwargs)
-        finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _starting(): return super().submit(*args, **kwargs)
 
     def end(self):
         for process in list((self._processes or {}).values()): process.kill()
