@@ -239,8 +239,8 @@ def discard_run(self:Store,
     run:int, # number from `start_run`
 )->None:
     "Forget a run that failed at its start: it has no item, or only calls to models that nobody answered."
-    paid = """select 1 from run_item join item on item.id=item left join item_call on item_call.item=item.id
-        left join call on call.id=call where run=?1 and (item.error='' or usd > 0 or input_tokens+output_tokens > 0
+    paid = """select 1 from run_item join item on item.id=run_item.item left join item_call on item_call.item=item.id
+        left join call on call.id=item_call.call where run=?1 and (item.error='' or usd > 0 or input_tokens+output_tokens > 0
         or (select json_extract(config, '$.lm') from run where id=?1) is null)"""
     with self._write() as db:
         if db.execute(paid, (run,)).fetchone(): return
