@@ -172,11 +172,12 @@ def recording(
     lms:list[LM], # models of a run
     store:Store, # of the run
     run:int, # number in the store, for calls to models only
+    retry_failed:bool=False, # ask again for what has only bad replies there?
 ):
     "Keep the models' replies in a store, unless they are kept elsewhere."
     doors = {id(lm.door): lm.door for lm in lms}.values()
     ours = [(d, d.store) for d in doors if d.store is None or d.store.path.resolve() == store.path.resolve()]
-    for door,_ in ours: door.keep_in(store, run)
+    for door,_ in ours: door.keep_in(store, run, retry_failed)
     try: yield
     finally:
         for door,before in ours: door.keep_in(before)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict,dataclass,is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from uuid import uuid4
 
 # %% ../nbs/00_core.ipynb #0f3337ec
 class FastbookError(Exception):
@@ -245,11 +246,15 @@ def write_file(
 )->Path: # the same path
     "Write a file, text in UTF-8, all or nothing."
     path = Path(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'{path.name[:200]}.{uuid4().hex}.tmp') # no other program's, and no link
     try:
-        with open(temporary, 'wb') as f:
+        with open(temporary, 'xb') as f:
             if isinstance(pieces, bytes): f.write(pieces)
             else: f.writelines(piece.encode('utf-8', 'backslashreplace') for piece in pieces)
         os.replace(temporary, path)
+    except OSError as e:
+        raise FastbookError(f"can't write '{path.name}' in '{path.parent}': {e.strerror or e}; what was there is as "
+                            "before: make room, or give a folder that may be written to") from e
     finally: temporary.unlink(missing_ok=True)
     return path
+

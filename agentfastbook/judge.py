@@ -132,7 +132,7 @@ def cases(
 
 def _items(store, run):
     "Items of a run with their calls, parsed; each call once."
-    last = store._rows('select max(id) as last from run where ? is null or id=?', run, run)[0]['last']
+    last = store.last_run(run)
     if last is None: raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}'; see `Store.runs`")
     rows = store._rows("""select item.id as item, item.name, item.error as failed, call.* from run_item
         join item on item.id=run_item.item left join item_call on item_call.item=item.id
@@ -255,12 +255,10 @@ def judge_run(
         todo = iter([c for c in found if (name, version, c.id, c.part, c.content) not in done])
         while chunk := list(islice(todo, _CHUNK)):
             save_verdicts(store, judge_cases({name: judge}, chunk, workers))
-    kept = verdicts(store, run=run if run else _last_run(store))
+    kept = verdicts(store, run=store.last_run(run))
     current = {(name, judge_version(judge)) for name,judge in judges.items()}
     mine = np.array([pair in current for pair in zip(kept.judge, kept.version)], dtype=bool)
     return kept[mine & (kept.step == step) & ((kept.part != '') == parts)].reset_index(drop=True)
-
-def _last_run(store): return store._rows('select max(id) as last from run')[0]['last']
 
 # %% ../nbs/22_judge.ipynb #1675fa29
 _READ = """select judgement.*, item.name as question, coalesce(call.step, 'trace') as step,

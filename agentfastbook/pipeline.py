@@ -9,8 +9,8 @@ __all__ = ['Engines', 'engine_name', 'item_id', 'curate_question', 'curated_ques
 # %% ../nbs/13_pipeline.ipynb #a185d9d7
 import json,re
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED,BrokenExecutor,Executor,wait
-from contextlib import contextmanager,nullcontext
+from concurrent.futures import Executor
+from contextlib import closing,contextmanager,nullcontext
 from dataclasses import dataclass,field,replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from .book import Book,Chapter,questionnaire,read_book
 from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
 from .metrics import Extraction,score_extraction
 from .matching import drop_duplicates,score_decomposition
+from .workers import Workers
 from .store import Call,Item,Store
 from .door import LM
 from .labels import apply_reviews,reviewed_question,reviewed_spans
@@ -66,7 +67,7 @@ def _call(calls, step, engine, input, encode, *args):
         with calls_made() as made: result = list(engine(*args))
         output = [encode(r) for r in result]
         return result
-    except Exception as e: error = _message(e); raise
+    except (Exception, SystemExit) as e: error = _message(e); raise
     finally:
         prompts = ' '.join(dict.fromkeys(c.prompt for c in made))
         seconds = round(perf_counter()-start, 6)
@@ -108,7 +109,7 @@ def curate_question(
             given = dict(given, passages=[r.passage.id for r in ranked])
             spans = _call(calls, 'extract', engines.extract, given, _span_data, c, ranked, chapter)
             for span in spans: span.of(chapter.text)
-    except Exception as e: error = _message(e)
+    except (Exception, SystemExit) as e: error = _message(e)
     return Item(item_id(question, chapter_id, engines), question.id, tuple(calls), error)
 
 # %% ../nbs/13_pipeline.ipynb #6fc87b93
@@ -221,8 +222,9 @@ def _export(store, run, out, known, ids, errors, config, asked):
     curated,details,reviews = [],[],reviewed_spans(store)
     def pieces():
         for q,chapter in known:
-            if q.id in errors: continue
-            item = store.find_item(ids[q.id])
+            item = store.find_item(ids[q.id]) # another process may have finished what failed here
+            if item is None: errors.setdefault(q.id, 'it was not finished; run again'); continue
+            errors.pop(q.id, None)
             curated.append(reviewed_question(curated_question(q, chapter, item), chapter, store, reviews))
             if len(details) < _SHOWN: details.append(_details(curated[-1], chapter, item))
             yield from _passage_lines(q, item)
@@ -236,30 +238,24 @@ def _export(store, run, out, known, ids, errors, config, asked):
     return curation
 
 # %% ../nbs/13_pipeline.ipynb #82c4f500
-_BATCH,_AHEAD = 8,64 # questions of a task for an executor; tasks handed out at a time
+_BATCH = 4 # questions of a task for other processes; threads get one at a time
 
 def _work(questions, chapter, engines): return [curate_question(q, chapter, engines) for q in questions]
 
-def _failed(questions, chapter, engines, error):
-    return [Item(item_id(q, _text_id(chapter.text), engines), q.id, error=_message(error)) for q in questions]
+def _tasks(todo, engines, size):
+    "Questions of the same chapter with it and the engines, chapter by chapter."
+    by_chapter = {}
+    for q,chapter in todo: by_chapter.setdefault(chapter.number, (chapter, []))[1].append(q)
+    for chapter,qs in by_chapter.values():
+        for i in range(0, len(qs), size): yield qs[i:i+size],chapter,engines
 
-def _items(todo, engines, executor):
+def _items(todo, ids, engines, workers):
     "Items in the order in which they are finished. `todo` is a list of (question, chapter), chapter by chapter."
-    if executor is None:
+    if workers is None:
         for q,chapter in todo: yield curate_question(q, chapter, engines)
         return
-    by_chapter,pending = {},{}
-    for q,chapter in todo: by_chapter.setdefault(chapter.number, (chapter, []))[1].append(q)
-    tasks = [(qs[i:i+_BATCH], chapter) for chapter,qs in by_chapter.values() for i in range(0, len(qs), _BATCH)]
-    while tasks or pending:
-        while tasks and len(pending) < _AHEAD:
-            task = tasks.pop(0)
-            pending[executor.submit(_work, *task, engines)] = task
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            task = pending.pop(future)
-            try: yield from future.result()
-            except BrokenExecutor: raise
-            except Exception as e: yield from _failed(*task, engines, e)
+    for q,item,error in workers.finish(_work, _tasks(todo, engines, 1 if workers.threads else _BATCH)):
+        yield item if error is None else Item(ids[q.id], q.id, error=error)
 
 def _questions(book, benchmark):
     "Questions and errors, from a benchmark, its file, or the chapters' questionnaires."
@@ -290,32 +286,57 @@ def curate(
     decompose:Callable=RuleDecomposer(), # question -> components
     retrieve:Callable=Retriever(), # component, chapter -> ranked passages
     extract:Callable=RuleExtractor(), # component, ranked passages, chapter -> spans
-    executor:Executor|None=None, # None: one question after the other in this process
+    executor:Executor|None=None, # who works, such as threads or a cluster; None: this process, or `workers`
+    workers:int=0, # processes of this machine that work, 0: this one
+    patience:float=600., # seconds to wait for any result of another process, > 0
+    retry_failed:bool=False, # ask models again where all they said was cut, refused, empty or not in form?
     progress:bool=True, # show a progress bar?
 )->Curation: # what was curated and what failed
     "Curate a retrieval dataset: components and verbatim contexts for every question."
     out,engines = Path(out),Engines(decompose, retrieve, extract)
+    config = dict(decompose=engine_name(decompose), retrieve=engine_name(retrieve), extract=engine_name(extract),
+                  version=__version__, **_prompts(engines))
+    for lm in _lms(engines): lm.check_ready()
     book = book if isinstance(book, Book) else read_book(book)
     questions,errors = _questions(book, benchmark)
     errors = {**book.errors, **errors}
     known = _split_known(questions, book, errors)
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise FastbookError(f"can't make the output folder '{out}': {e.strerror}; "
-                            "give a folder that may be written to") from e
-    names = dict(decompose=engine_name(decompose), retrieve=engine_name(retrieve), extract=engine_name(extract))
-    config = dict(book=book.path.name, **names, version=__version__, **_prompts(engines))
-    with Store(out/'traces.db') as store:
-        lms = _lms(engines)
-        lm_run = store.start_run(dict(lm=[repr(lm) for lm in lms])) if lms else None # a run for the calls to models
-        run = store.start_run(dict(config, lm_run=lm_run) if lms else config)
+    with _workers(executor, workers, patience) as workers,_open_store(out) as store:
         texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
         ids = {q.id: item_id(q, texts[q.chapter], engines) for q,_ in known}
-        with recording(lms, store, lm_run): errors.update(_run(store, run, known, ids, engines, executor, progress))
-        curation = _export(store, run, out, known, ids, errors, config, questions)
+        todo = [(q, chapter) for q,chapter in known if store.find_item(ids[q.id]) is None]
+        if workers and todo: workers.check(engines)
+        with _opened_run(store, engines, dict(book=book.path.name, **config)) as (run, lm_run):
+            with recording(_lms(engines), store, lm_run, retry_failed):
+                errors.update(_run(store, run, known, ids, todo, engines, workers, progress))
+            curation = _export(store, run, out, known, ids, errors, dict(book=book.path.name, **config), questions)
         for repo in {id(k.repo): k.repo for k in _kept(engines) if k.repo}.values(): tidy(repo, store)
-        for number in filter(None, (lm_run, run)): store.finish_run(number)
-        return replace(curation, usage=model_usage(store, run) if lms else curation.usage)
+        return replace(curation, usage=model_usage(store, run) if lm_run else curation.usage)
+
+def _workers(executor, workers, patience):
+    "Who works beside this process, if anybody."
+    if executor is not None and workers: raise FastbookError('executor and workers both say who works; give one of them')
+    return Workers(executor, workers, patience) if executor is not None or workers else nullcontext()
+
+def _open_store(out):
+    try: out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as e:
+        raise FastbookError(f"can't make the output folder '{out}': {getattr(e, 'strerror', None) or e}; "
+                            "give a folder that may be written to") from e
+    return Store(out/'traces.db')
+
+@contextmanager
+def _opened_run(store, engines, config):
+    "A run, and with models one for the calls to them; if it fails before there is a result, there was no run."
+    lms = _lms(engines)
+    lm_run = store.start_run(dict(lm=[repr(lm) for lm in lms])) if lms else None
+    run = store.start_run(dict(config, lm_run=lm_run) if lms else config)
+    numbers = [number for number in (run, lm_run) if number]
+    try: yield run,lm_run
+    except BaseException:
+        for number in numbers: store.discard_run(number)
+        raise
+    for number in numbers: store.finish_run(number)
 
 def _all(engines): return engines.decompose,engines.retrieve,engines.extract
 def _lms(engines):
@@ -343,24 +364,19 @@ def _bar(known, todo, lms, progress):
         def step():
             bar.set_postfix_str('; '.join(dict.fromkeys(repr(lm.door) for lm in lms)), refresh=False)
             bar.update()
-        yield bar,step
+        yield step
 
-def _run(store, run, known, ids, engines, executor, progress):
+def _run(store, run, known, ids, todo, engines, workers, progress):
     "Work on all questions that the store does not have; errors by question."
-    todo,errors = [],{}
-    for q,chapter in known:
-        if store.find_item(ids[q.id]): store.link_item(run, ids[q.id])
-        else: todo.append((q, chapter))
+    missing,errors = {q.id for q,_ in todo},{}
+    for q,_ in known:
+        if q.id not in missing: store.link_item(run, ids[q.id])
     _prepare(engines, todo, progress)
-    with _bar(known, todo, _lms(engines), progress) as (bar, step):
-        try:
-            for item in _items(todo, engines, executor):
-                store.save_item(run, item)
-                if item.error: errors[item.name] = item.error
-                step()
-        except BrokenExecutor as e:
-            raise FastbookError(f"the executor broke after {bar.n} of {len(known)} questions ({e}); "
-                                "they are saved: run again to go on") from e
+    with _bar(known, todo, _lms(engines), progress) as step, closing(_items(todo, ids, engines, workers)) as items:
+        for item in items:
+            store.save_item(run, item)
+            if item.error: errors[item.name] = item.error
+            step()
     return errors
 
 # %% ../nbs/13_pipeline.ipynb #011ee893

@@ -172,9 +172,9 @@ _VIEWS = dict(decompose=decompose_view, retrieve=retrieve_view, extract=extract_
 
 # %% ../nbs/18_steps.ipynb #eab2eb1e
 def _run(store, run):
-    found = store._rows('select max(id) as last from run where ? is null or id=?', run, run)[0]['last']
+    found = store.last_run(run)
     if found is not None: return found
-    if run is None: raise FastbookError(f"the store '{store.path.name}' has no runs; `curate` makes one")
+    if run is None: raise FastbookError(f"the store '{store.path.name}' has no runs with results; `curate` makes one")
     raise FastbookError(f"run {run} is not in the store '{store.path.name}'; see `Store.runs`")
 
 def _lead(ranked):

@@ -222,6 +222,31 @@ def link_item(self:Store,
     "Note that a run uses an item that an earlier run has finished."
     with self._write() as db: db.execute('insert or ignore into run_item values (?,?)', (run, id))
 
+# %% ../nbs/04_store.ipynb #78a03e39
+@patch
+def last_run(self:Store,
+    run:int|None=None, # this one, if it is there; None: the last one
+)->int|None: # its number, None if there is none
+    "The last run with results; if there are only calls to models, the last of these."
+    if run is not None: return next((r['id'] for r in self._rows('select id from run where id=?', run)), None)
+    found = self._rows("""select run.id from run join run_item on run_item.run=run.id order by
+        coalesce(json_extract(config, '$.lm'), json_extract(config, '$.metric'), json_extract(config, '$.batch'))
+        is not null, run.id desc limit 1""")
+    return found[0]['id'] if found else None
+
+@patch
+def discard_run(self:Store,
+    run:int, # number from `start_run`
+)->None:
+    "Forget a run that failed at its start: it has no item, or only calls to models that nobody answered."
+    paid = """select 1 from run_item join item on item.id=run_item.item left join item_call on item_call.item=item.id
+        left join call on call.id=item_call.call where run=?1 and (item.error='' or usd > 0 or input_tokens+output_tokens > 0
+        or (select json_extract(config, '$.lm') from run where id=?1) is null)"""
+    with self._write() as db:
+        if db.execute(paid, (run,)).fetchone(): return
+        db.execute('delete from run_item where run=?', (run,))
+        db.execute('delete from run where id=?', (run,))
+
 # %% ../nbs/04_store.ipynb #972eb95d
 @patch
 def add_content(self:Store,
