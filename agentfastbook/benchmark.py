@@ -12,7 +12,7 @@ from dataclasses import dataclass,field,replace
 from pathlib import Path
 
 from .book import Book
-from .core import FastbookError,Span,locate,locate_all,write_file
+from .core import FastbookError,Span,check_characters,locate,locate_all,parse_json,read_text,write_file
 
 # %% ../nbs/02_benchmark.ipynb #74ca0db1
 _CLOSING = re.compile(r'(?<=[^\s(\[{])"(?!\w)') # a quote behind a word, a stop or a bracket
@@ -107,17 +107,40 @@ def _find_piece(piece, answer, taken):
     return min(places, key=lambda s: sum(s.overlaps(t) for t in taken))
 
 # %% ../nbs/02_benchmark.ipynb #1c0acfce
+_LONGEST = 1_000_000 # characters of a string
+_KINDS = {int:'a whole number of at most 15 digits', str:f'a string of at most {_LONGEST:,} characters', list:'a list',
+          dict:'an object'}
+
+class _Repeated(dict):
+    "An object in which keys stand twice: `twice` names them."
+
+def _unique(pairs):
+    "An object of a JSON file from its pairs."
+    made = dict(pairs)
+    if len(made) == len(pairs): return made
+    made,keys = _Repeated(made),[k for k,_ in pairs]
+    made.twice = {k for k in made if keys.count(k) > 1}
+    return made
+
+def _shown(value):
+    "The start of a value for an error."
+    try: return f'{value!r:.60}'
+    except (ValueError, RecursionError): return f'a {type(value).__name__} too long or too deep to show'
+
+def _fits(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool): return False
+    if kind is int: return abs(value) < 10**15
+    return kind is not str or len(value) <= _LONGEST
+
 def _get(item, key, kind, default=None):
-    "The value at `key`, checked: strings hold no lone surrogates and no NULs."
+    "The value at `key`, checked: strings hold no lone surrogates and no NULs, objects no key twice."
     value = item.get(key, default)
-    name = {int:'a whole number', str:'a string', list:'a list', dict:'an object'}[kind]
-    if value is None: raise FastbookError(f"key {key!r} is missing; add it with {name}")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FastbookError(f"{key} is {value!r:.60}, but must be {name}; correct it in the file")
-    if kind is str:
-        if bad := re.search('[\0\ud800-\udfff]', value):
-            raise FastbookError(f"{key} holds the character U+{ord(bad[0]):04X} at offset {bad.start()}, "
-                                "which no text file may hold; remove or replace it")
+    if value is None: raise FastbookError(f"key {key!r} is missing; add it with {_KINDS[kind]}")
+    if not _fits(value, kind):
+        raise FastbookError(f"{key} is {_shown(value)}, but must be {_KINDS[kind]}; correct it in the file")
+    if kind is str: check_characters(value, key)
+    if isinstance(value, _Repeated):
+        raise FastbookError(f"{key} has the key {min(value.twice)!r:.60} twice; remove one of them")
     return value
 
 def _strings(item, key):
@@ -130,23 +153,29 @@ def _flag(item, key, default):
     value = item.get(key, default)
     if value in (True, 'true'): return True
     if value in (False, 'false'): return False
-    raise FastbookError(f"{key} is {value!r:.60}, but must be true or false; correct it in the file")
+    raise FastbookError(f"{key} is {_shown(value)}, but must be true or false; correct it in the file")
 
 def _span(d, key, text=None):
     if not isinstance(d, dict):
-        raise FastbookError(f"{key} holds {d!r:.60}, but must hold objects with start and end; correct it")
+        raise FastbookError(f"{key} holds {_shown(d)}, but must hold objects with start and end; correct it")
+    _get({key:d}, key, dict)
     span = Span(_get(d, 'start', int), _get(d, 'end', int))
     if text is not None: span.of(text)
     return span
 
 def _read_contexts(item):
-    texts,spans = _strings(item, 'context') if item.get('context') is not None else [],item.get('context_spans')
-    if spans is None: return tuple(Context(t) for t in texts)
+    texts = [] if item.get('context') is None else _strings(item, 'context')
+    if item.get('context_spans') is None: return tuple(Context(t) for t in texts)
+    spans = _get(item, 'context_spans', list)
     if len(spans) != len(texts):
         raise FastbookError(f"context_spans has {len(spans)} entries for {len(texts)} contexts; "
                             "there must be one for each, null if unknown")
-    def located(text, s): return Context(text, _span(s, 'context_spans'), s.get('cell'), _get(s, 'output', str, ''))
-    return tuple(Context(t) if s is None else located(t, s) for t,s in zip(texts, spans))
+    return tuple(Context(t) if s is None else _located(t, s) for t,s in zip(texts, spans))
+
+def _located(text, s):
+    span = _span(s, 'context_spans')
+    cell = None if s.get('cell') is None else _get(s, 'cell', int)
+    return Context(text, span, cell, _get(s, 'output', str, ''))
 
 # %% ../nbs/02_benchmark.ipynb #d489d7e2
 def _read_components(items, answer):
@@ -167,7 +196,8 @@ def read_question(
 )->Question: # the same, clean and typed
     "Check and clean one question; a `FastbookError` says what is wrong with it."
     if not isinstance(item, dict):
-        raise FastbookError(f"the question is {item!r:.60}, but must be an object with keys and values")
+        raise FastbookError(f"the question is {_shown(item)}, but must be an object with keys and values")
+    _get({'the question':item}, 'the question', dict)
     chapter,number = _get(item, 'chapter', int),_get(item, 'question_number', int)
     answer,text = unquote(_get(item, 'gold_standard_answer', str)),unquote(_get(item, 'question_text', str))
     if not answer: raise FastbookError("gold_standard_answer is empty; write one, or remove the question")
@@ -206,7 +236,7 @@ class Benchmark:
 def _whole(item, key):
     "The whole number at `key`, None if there is none."
     value = item.get(key) if isinstance(item, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if _fits(value, int) else None
 
 def parse_benchmark(
     raw:dict, # a benchmark's JSON, parsed
@@ -216,6 +246,8 @@ def parse_benchmark(
     if not isinstance(raw, dict) or not isinstance(raw.get('questions'), list):
         raise FastbookError("a benchmark must be an object with a list under the key 'questions', "
                             "as in fastbook-benchmark")
+    if isinstance(raw, _Repeated) and 'questions' in raw.twice:
+        raise FastbookError("the benchmark has the key 'questions' twice; join the two lists")
     questions,errors,seen = [],[],set()
     for i,item in enumerate(raw['questions']):
         chapter,number = _whole(item, 'chapter'),_whole(item, 'question_number')
@@ -231,25 +263,14 @@ def parse_benchmark(
     return Benchmark(questions, raw, errors, source)
 
 # %% ../nbs/02_benchmark.ipynb #6ad17ffa
-def _read_text(path):
-    name = path.name
-    try: return path.read_bytes().decode('utf-8')
-    except FileNotFoundError: problem = f"no benchmark file '{name}'; check the path, or fetch one with get_fastbook"
-    except OSError as e: problem = f"can't read the benchmark '{name}': {e.strerror}; give a JSON file that may be read"
-    except UnicodeDecodeError as e: problem = f"benchmark '{name}' is not UTF-8 at byte {e.start}; save it as UTF-8"
-    raise FastbookError(problem)
-
 def load_benchmark(
     path:str|Path, # a JSON file in the layout of fastbook-benchmark
 )->Benchmark: # its questions; those that can't be read are in `errors`
     "Read a benchmark file, or a dataset that `afb_curate` wrote."
-    path = Path(path)
-    source = _read_text(path)
-    try: return parse_benchmark(json.loads(source.removeprefix('\ufeff')), source)
-    except json.JSONDecodeError as e: problem = f"at line {e.lineno}, column {e.colno}: {e.msg}"
-    except RecursionError: problem = "as it is nested too deeply"
-    except FastbookError as e: raise FastbookError(f"{path.name}: {e}") from None
-    raise FastbookError(f"benchmark '{path.name}' is not valid JSON {problem}; is it truncated? fetch it again")
+    name,source = Path(path).name,read_text(path, 'benchmark file')
+    raw = parse_json(source, f"benchmark '{name}'", _unique)
+    try: return parse_benchmark(raw, source)
+    except FastbookError as e: raise FastbookError(f"{name}: {e}") from None
 
 def save_benchmark(
     benchmark:Benchmark, # with the content to save
@@ -257,10 +278,12 @@ def save_benchmark(
 )->Path: # the same path
     "Write a benchmark as JSON; unchanged content is written exactly as it was read."
     raw,path = to_v1(benchmark.questions) if benchmark.raw is None else benchmark.raw,Path(path)
-    def dump(content): return json.dumps(content, indent=1, ensure_ascii=False)
+    def dump(content, plain=False):
+        try: return json.dumps(content, indent=1, ensure_ascii=plain, default=str)
+        except RecursionError: raise FastbookError(f"can't save '{path.name}': it is nested too deeply") from None
     text,source = dump(raw),benchmark.source
-    if source and dump(json.loads(source.removeprefix('\ufeff'))) == text: text = source
-    if re.search('[\ud800-\udfff]', text): text = json.dumps(raw, indent=1)
+    if source and dump(parse_json(source, 'the benchmark', _unique)) == text: text = source
+    if re.search('[\ud800-\udfff]', text): text = dump(raw, plain=True)
     return write_file(path, [text])
 
 # %% ../nbs/02_benchmark.ipynb #b08cad49

@@ -7,7 +7,7 @@ __all__ = ['BlockKind', 'sample_path', 'Cell', 'Block', 'Chapter', 'read_chapter
            'questionnaire', 'get_fastbook']
 
 # %% ../nbs/01_book.ipynb #4febd20a
-import json,re,subprocess
+import re,subprocess
 from collections import Counter
 from dataclasses import dataclass,field
 from functools import lru_cache
@@ -15,9 +15,10 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
+from unicodedata import category,numeric
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-from .core import FastbookError,Span,count_tokens
+from .core import FastbookError,Span,check_characters,count_tokens,parse_json,read_text
 
 # %% ../nbs/01_book.ipynb #a1279560
 def sample_path()->Path: # folder with chapter notebooks and `benchmark.json`
@@ -27,31 +28,33 @@ def sample_path()->Path: # folder with chapter notebooks and `benchmark.json`
 # %% ../nbs/01_book.ipynb #c3ace7b2
 _LIMIT = 10_000_000 # characters of canonical text
 
-def _read_text(path):
-    path = Path(path)
-    if not path.is_file():
-        raise FastbookError(f"chapter file '{path}' does not exist; give the path of a .ipynb, .md or .txt file")
-    try: return path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise FastbookError(f"'{path.name}' is not UTF-8 text (byte {e.start}); save it again as UTF-8") from e
+def _check_size(size, name):
+    if size > _LIMIT:
+        raise FastbookError(f"'{name}' has {size:,} characters; the limit is {_LIMIT:,}: split the chapter")
+
+def _joined(value, what):
+    "A string, or a list of strings as one."
+    text = ''.join(value) if isinstance(value, list) and all(isinstance(s, str) for s in value) else value
+    if not isinstance(text, str):
+        raise FastbookError(f"{what} is a {type(value).__name__}; it must be a string or a list of strings")
+    return check_characters(text, what)
 
 def _source(cell, name, i):
     if not isinstance(cell, dict) or not isinstance(cell.get('cell_type'), str):
         raise FastbookError(f"cell {i} of '{name}' has no 'cell_type'; "
                             "a notebook cell is an object with 'cell_type' and 'source'")
-    source = cell.get('source', '')
-    if isinstance(source, list) and all(isinstance(s, str) for s in source): return ''.join(source)
-    if isinstance(source, str): return source
-    raise FastbookError(f"the source of cell {i} of '{name}' is a {type(source).__name__}; "
-                        "it must be a string or a list of strings")
+    return _joined(cell.get('source', ''), f"the source of cell {i} of '{name}'")
 
-def _read_cells(path):
+def _read_plain(path, inside=None):
+    "The text of a Markdown or text file."
+    text = check_characters(read_text(path, 'chapter file', inside).removeprefix('\ufeff'), f"'{path.name}'")
+    _check_size(len(text), path.name)
+    return text
+
+def _read_cells(path, inside=None):
     "The cells of a notebook as `(index, cell, source)`."
-    text,name = _read_text(path),Path(path).name
-    try: nb = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
-        raise FastbookError(f"'{name}' is not valid JSON ({e}); "
-                            "it may be cut off: open it in Jupyter and save it again") from e
+    name = path.name
+    nb = parse_json(read_text(path, 'chapter file', inside), f"'{name}'")
     if not isinstance(nb, dict) or not isinstance(nb.get('cells'), list):
         old = isinstance(nb, dict) and 'worksheets' in nb
         hint = "it is of an old version: use `jupyter nbconvert --to notebook`" if old else "is it a notebook?"
@@ -126,6 +129,7 @@ class Chapter:
     text:str # the canonical text
     cells:tuple[Cell,...]
     blocks:tuple[Block,...]
+    path:Path|None=field(default=None, compare=False) # the file that it was read from
 
     def cell_at(self,
         span:Span, # characters of `text`
@@ -139,40 +143,63 @@ class Chapter:
         return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, '
                 f'{len(self.cells)} cells, {len(self.blocks)} blocks ({kinds})')
 
-def _output_text(cell):
-    texts = []
-    for out in cell.get('outputs') or []:
-        text = out.get('text') or (out.get('data') or {}).get('text/plain') or ''
-        texts.append(''.join(text) if isinstance(text, list) else str(text))
-    return ''.join(texts).rstrip('\n')
+def _output_text(cell, name, i):
+    "The text that a cell printed; what is no text is left out."
+    outputs,texts = cell.get('outputs'),[]
+    for out in outputs if isinstance(outputs, list) else []:
+        data = out.get('data') if isinstance(out, dict) else None
+        text = isinstance(out, dict) and out.get('text') or isinstance(data, dict) and data.get('text/plain') or ''
+        if isinstance(text, str|list): texts.append(''.join(t for t in text if isinstance(t, str)))
+    return check_characters(''.join(texts).rstrip('\n'), f"the output of cell {i} of '{name}'")
 
-def _is_questionnaire(cell, source): return cell['cell_type'] == 'markdown' and '## Questionnaire' in source
+def _questionnaire_at(text):
+    "Start and end of the heading `## Questionnaire` in a Markdown text; None: it has none."
+    if 'Questionnaire' not in text: return None
+    tokens = _parser().parse(text)
+    for token,following in zip(tokens, tokens[1:]):
+        heading = token.type == 'heading_open' and token.tag == 'h2' and not token.level
+        if heading and following.content.strip() == 'Questionnaire':
+            starts = _line_starts(text)+[len(text)]
+            return tuple(starts[min(line, len(starts)-1)] for line in token.map)
 
-def _chapter_cells(path, outputs):
+def _chapter_cells(path, outputs, inside):
     "`(index, kind, source)` up to the questionnaire."
-    if Path(path).suffix != '.ipynb': return [(0, 'markdown', _read_text(path).split('## Questionnaire')[0])]
-    res = []
-    for i,cell,source in _read_cells(path):
-        if _is_questionnaire(cell, source): break
-        if cell['cell_type'] not in ('markdown','code'): continue
-        out = _output_text(cell) if outputs and cell['cell_type'] == 'code' else ''
-        res.append((i, cell['cell_type'], f'```python\n{source}\n```\nOutput:\n{out}' if out else source))
+    if path.suffix != '.ipynb':
+        text = _read_plain(path, inside)
+        return [(0, 'markdown', text[:(_questionnaire_at(text) or [len(text)])[0]])]
+    res,size = [],0
+    for i,cell,source in _read_cells(path, inside):
+        kind = cell['cell_type']
+        if kind not in ('markdown','code'): continue
+        printed = _output_text(cell, path.name, i) if outputs and kind == 'code' else ''
+        text = f'```python\n{source}\n```\nOutput:\n{printed}' if printed else source
+        size += len(text)+1
+        _check_size(size, path.name)
+        if kind == 'markdown' and _questionnaire_at(source): break
+        res.append((i, kind, text))
     return res
+
+def _number(name):
+    "The chapter's number, which its file name starts with."
+    found = re.match(r'\d+', name)
+    if not found:
+        other = category(name[0]).startswith('N')
+        better = f'{numeric(name[0]):02.0f}{name[1:]}' if other else f'01_{name}'
+        rule = f"; {name[0]!r} is none" if other else ''
+        raise FastbookError(f"{name!r} does not start with a chapter number in plain digits{rule}; "
+                            f"rename it, for example to {better!r}")
+    if len(found[0]) > 15:
+        raise FastbookError(f"{name!r} starts with a number of {len(found[0])} digits; give the chapter at most 15")
+    return int(found[0])
 
 def read_chapter(
     path:str|Path, # a notebook, Markdown or text file whose name starts with the chapter's number
     outputs:bool=False, # put the text of cell outputs in, which changes the offsets?
+    inside:str|Path|None=None, # a folder that links may not lead out of; None: they may lead anywhere
 )->Chapter: # its canonical text with cells and blocks
     "Read one chapter; an error if the file is no notebook, too large or has no number."
     path,cells,blocks,at,headings = Path(path),[],[],0,[]
-    number = re.match(r'\d+', path.name)
-    if not number:
-        raise FastbookError(f"'{path.name}' does not start with a chapter number; "
-                            f"rename it, for example to '01_{path.name}'")
-    sources = _chapter_cells(path, outputs)
-    size = sum(len(s)+1 for _,_,s in sources)
-    if size > _LIMIT:
-        raise FastbookError(f"'{path.name}' has {size:,} characters; the limit is {_LIMIT:,}: split the chapter")
+    number,sources = _number(path.name),_chapter_cells(path, outputs, inside)
     for i,kind,source in sources:
         cells.append(Cell(i, kind, Span(at, at+len(source))))
         found = _markdown_blocks(source) if kind == 'markdown' else [('code', _strip(source, 0, len(source)), 0, '')]
@@ -183,7 +210,7 @@ def read_chapter(
         at += len(source)+1
     text = ''.join(s+'\n' for _,_,s in sources)
     title = next((b.headings[-1] for b in blocks if b.kind == 'heading'), path.stem)
-    return Chapter(path.stem, int(number[0]), title, text, tuple(cells), tuple(blocks))
+    return Chapter(path.stem, number, title, text, tuple(cells), tuple(blocks), path)
 
 # %% ../nbs/01_book.ipynb #f81375ac
 @dataclass(frozen=True, repr=False)
@@ -215,22 +242,28 @@ def read_book(
     outputs:bool=False, # put the text of cell outputs in, which changes the offsets?
 )->Book: # its chapters, and the errors of files that could not be read
     "Read all chapters of a folder; an error only if there is none."
-    path,chapters,errors = Path(path),[],{}
+    path = Path(path)
     if not path.is_dir():
         raise FastbookError(f"book folder '{path}' does not exist; "
                             "give a folder of notebooks named like '01_intro.ipynb'")
-    names = sorted(p.name for p in path.iterdir() if p.suffix in ('.ipynb','.md','.txt') and p.name[0].isdigit())
-    if not names:
-        raise FastbookError(f"book folder '{path}' has no chapter: none of its files is named like '01_intro.ipynb'")
-    numbers = Counter(int(re.match(r'\d+', n)[0]) for n in names)
-    for name in names:
-        number = int(re.match(r'\d+', name)[0])
-        try:
-            n = numbers[number]
-            if n > 1: raise FastbookError(f"chapter {number} is claimed by {n} files; keep one of them")
-            chapters.append(read_chapter(path/name, outputs))
+    claimed,chapters,errors = {},[],{}
+    for name in _chapter_names(path):
+        try: claimed.setdefault(_number(name), []).append(name)
         except FastbookError as e: errors[name] = str(e)
-    return Book(path, tuple(sorted(chapters, key=lambda c: c.number)), errors)
+    for number,names in sorted(claimed.items()):
+        same = f"chapter {number} is claimed by {len(names)} files; keep one of them"
+        if len(names) > 1: errors.update((name, same) for name in names); continue
+        try: chapters.append(read_chapter(path/names[0], outputs, path))
+        except FastbookError as e: errors[names[0]] = str(e)
+    return Book(path, tuple(chapters), errors)
+
+def _chapter_names(path):
+    "Names of the files of a folder that begin like a chapter, sorted."
+    try: files = sorted(path.iterdir())
+    except OSError as e: raise FastbookError(f"can't read the book folder '{path}': {e.strerror}") from e
+    names = [p.name for p in files if p.suffix in ('.ipynb','.md','.txt') and category(p.name[0]).startswith('N')]
+    if names: return names
+    raise FastbookError(f"book folder '{path}' has no chapter: none of its files is named like '01_intro.ipynb'")
 
 # %% ../nbs/01_book.ipynb #96c2f91d
 @dataclass(frozen=True)
@@ -255,17 +288,18 @@ def _sections(chapter):
 
 def _pack(section, size, max_tokens):
     "Greedy runs of the blocks of a section; a cell is kept whole if it fits."
-    runs,run = [],[]
-    def flush():
-        if run: runs.append(run.copy()); run.clear()
+    runs,run,used,has_body = [],[],0,False
     for cell in section:
         whole = sum(map(size, cell)) <= max_tokens
         for group in [cell] if whole else [[b] for b in cell]:
-            has_body = any(b.kind != 'heading' for b in run)
-            if has_body and sum(map(size, run+group)) > max_tokens: flush()
+            tokens = sum(map(size, group))
+            if has_body and used+tokens > max_tokens:
+                runs.append(run)
+                run,used,has_body = [],0,False
             run += group
-    flush()
-    return runs
+            used += tokens
+            has_body = has_body or any(b.kind != 'heading' for b in group)
+    return [*runs, run] if run else runs
 
 def passages(
     chapter:Chapter,
@@ -289,10 +323,12 @@ def questionnaire(
 )->list[str]: # the questions in order, [] if there is no questionnaire
     "The items of the numbered list under `## Questionnaire`, up to the next heading."
     path = Path(path)
-    if path.suffix != '.ipynb': sources = [_read_text(path)]
+    if path.suffix != '.ipynb': sources = [_read_plain(path)]
     else: sources = [s for _,c,s in _read_cells(path) if c['cell_type'] == 'markdown']
-    after = '\n\n'.join(sources).partition('## Questionnaire')[2]
-    tokens,res,last = _parser().parse(after),[],None
+    found = next(((i, place) for i,s in enumerate(sources) if (place := _questionnaire_at(s))), None)
+    if not found: return []
+    i,(_,end) = found
+    tokens,res,last = _parser().parse('\n\n'.join([sources[i][end:], *sources[i+1:]])),[],None
     for token in tokens:
         if token.type == 'heading_open' and res: break
         if token.type == 'list_item_open' and token.level == 1 and token.info: res.append(''); last = len(res)
