@@ -6,7 +6,7 @@
 __all__ = ['afb_curate', 'afb_benchmark', 'afb_lint', 'afb_score']
 
 # %% ../nbs/40_cli.ipynb #1ef7f6ae
-import sys
+import os,sys
 from contextlib import contextmanager,nullcontext
 from functools import partial,wraps
 from pathlib import Path
@@ -109,6 +109,7 @@ def _chosen(lm, options, out, book, benchmark, engines, workers):
     if lm is None:
         given = [k for k,v in options.items() if v not in (None,False)]
         if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
+        os.environ.setdefault('PYTHONSAFEPATH', '1') # workers import nothing from the current folder when they start
         fresh = get_context('spawn') # a forked worker waits for threads of torch that it does not have
         with (ProcessPoolExecutor(workers, fresh) if workers else nullcontext()) as executor: yield engines,executor
         return

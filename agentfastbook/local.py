@@ -34,7 +34,7 @@ def try_model(
     if not path.is_file(): raise LMError('not_a_model', f"there is no file '{path.name}'")
     with open(path, 'rb') as f: magic = f.read(4)
     if magic != b'GGUF': raise LMError('not_a_model', f"'{path.name}' does not begin with GGUF but with {magic!r}")
-    run = [sys.executable, '-c', command, str(path)]
+    run = [sys.executable, '-P', '-c', command, str(path)] # -P: nothing is imported from the current folder
     try: done = subprocess.run(run, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired: raise LMError('timeout', f"'{path.name}': no token in {timeout:g} s") from None
     last = (done.stderr.strip().splitlines() or [''])[-1]

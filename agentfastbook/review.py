@@ -7,11 +7,16 @@ __all__ = ['STEP_CHECKS', 'review_html', 'samplers', 'Review', 'review', 'review
            'afb_review']
 
 # %% ../nbs/20_review.ipynb #fdcd01b9
-import agentfastbook,getpass,json,os,subprocess,sys
+import agentfastbook,getpass,json,os,socket,sys,webbrowser
 from collections.abc import Callable,Mapping,Sequence
+from contextlib import chdir
 from functools import cache,cached_property,partial
+from hmac import compare_digest
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_urlsafe
+from tempfile import TemporaryDirectory
+from threading import Thread
 import pandas as pd
 from fastcore.script import call_parse
 from .core import FastbookError,write_file
@@ -267,16 +272,74 @@ def save_reviews(
     write_file(path, [json.dumps(data, indent=1)])
     return sum('reviewed' in c for q in data['questions'] for c in q['answer_context']+q.get('question_context', []))
 
-# %% ../nbs/20_review.ipynb #eab29544
-def _voila(options, port, browser):
-    "The command line and environment that serve a review."
-    if find_spec('voila') is None:
+# %% ../nbs/20_review.ipynb #a11e9d01
+def _expected(
+    path:str, # what is asked for
+    host:str|None, # header Host
+    origins:Sequence[str], # headers Origin and Sec-WebSocket-Origin, as far as there are any
+    base:str, # begin of all paths, with the secret word
+)->bool:
+    "Does a request come from the page whose address was printed?"
+    name = (host or '').rpartition(':')[0]
+    known = compare_digest(path.encode()[:len(base)], base.encode())
+    return known and name in ('127.0.0.1','localhost') and all(o == f'http://{host}' for o in origins)
+
+
+# %% ../nbs/20_review.ipynb #a11e9d04
+_CONTENT = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+
+@cache
+def _server_class():
+    from tornado.routing import Matcher
+    from tornado.web import ErrorHandler
+    from voila.app import Voila
+    class Unexpected(Matcher):
+        "What must be refused, whatever it asks for."
+        def __init__(self, base): self.base = base
+        def match(self, request):
+            origins = [o for name in ('Origin','Sec-WebSocket-Origin') for o in request.headers.get_list(name)]
+            return None if _expected(request.path, request.headers.get('Host'), origins, self.base) else {}
+    class Server(Voila):
+        "Voila for one person, who knows the address."
+        def init_handlers(self):
+            return [(Unexpected(self.base_url), ErrorHandler, dict(status_code=403)), *super().init_handlers()]
+        def init_settings(self):
+            headers = {'Content-Security-Policy': _CONTENT, 'Referrer-Policy': 'no-referrer'}
+            return {**super().init_settings(), 'headers': headers, 'disable_check_xsrf': True, # the word does both
+                    'log_function': lambda handler: None}
+        def launch_browser(self): # by a file: other users of the computer can read command lines, so no address in them
+            Path('open.html').write_text(f'<meta http-equiv="refresh" content="0;url={self.connection_url}">')
+            Thread(target=webbrowser.open, args=[Path('open.html').absolute().as_uri()]).start()
+    return Server
+
+
+# %% ../nbs/20_review.ipynb #a11e9d05
+def _checked_port(port):
+    "The port, if a page can be served there."
+    if not 1 <= port <= 65535: raise FastbookError(f'port {port} is not from 1 to 65535; give another with --port')
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try: s.bind(('127.0.0.1', port))
+        except OSError as e: raise FastbookError(f"port {port}: {e.strerror}; give another with --port") from e
+    return port
+
+def _serve(options, port, browser, says):
+    "Serve a review until it is stopped; `says` gets the address."
+    if not (find_spec('voila') and find_spec('ipykernel')):
         raise FastbookError("afb_review needs Voila; install it with `pip install 'agentfastbook[review]'`, "
                             "or use `agentfastbook.review.review` in a notebook")
-    command = [sys.executable, '-m', 'voila', str(_STATIC/'review.ipynb'), '--Voila.ip=127.0.0.1',
-               '--Voila.log_level=ERROR', f'--port={port}']
-    return command+([] if browser else ['--no-browser']),{**os.environ, 'AFB_REVIEW': json.dumps(options)}
+    base = f'/{token_urlsafe(24)}/'
+    given = dict(ip='127.0.0.1', port=_checked_port(port), port_retries=0, base_url=base, open_browser=browser,
+                 notebook_path=str(_STATIC/'review.ipynb'), log_level='ERROR', config_file_paths=())
+    os.environ['AFB_REVIEW'] = json.dumps(options)
+    with TemporaryDirectory() as empty, chdir(empty):
+        server = _server_class()(**given)
+        server.initialize([])
+        says(server.connection_url)
+        server.start()
 
+
+# %% ../nbs/20_review.ipynb #eab29544
 @call_parse
 def afb_review(
     run:str='afb_out', # folder of a run, as `afb_curate` wrote it
@@ -291,10 +354,7 @@ def afb_review(
         options = dict(source=str(Path(run).absolute()), step=step, annotator=annotator,
                        benchmark=benchmark and str(Path(benchmark).absolute()))
         review(**options) # errors before the browser opens
-        command,environment = _voila(options, port, not no_browser)
-        print(f'review {run} at http://127.0.0.1:{port}/; stop with Ctrl-C', flush=True)
-        try: subprocess.run(command, env=environment)
-        except KeyboardInterrupt: pass
+        _serve(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
         if (Path(run)/'dataset.json').exists():
             print(f'{save_reviews(run)} components of {run}/dataset.json are reviewed')
     except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)

@@ -23,6 +23,7 @@ from agentfastbook.book import sample_path
 from agentfastbook.decompose import RuleDecomposer
 from agentfastbook.labels import labels, notes, reviewed_spans
 from agentfastbook.pipeline import curate
+from agentfastbook.review import _answer
 from agentfastbook.sitting import Sitting
 from agentfastbook.store import Store
 from agentfastbook.steps import call_rows
@@ -89,7 +90,7 @@ def server(command, folder, ready, **environment):
 
 @contextmanager
 def page_of(browser, **options):
-    context = browser.new_context(viewport=dict(width=1200, height=900), **options)
+    context = browser.new_context(**(dict(viewport=dict(width=1200, height=900)) | options))
     page = context.new_page()
     page.set_default_timeout(45_000)
     try: yield page
@@ -115,7 +116,7 @@ def press(page, key, at=None, message=None):
 FAKE = '''async ([js, css, states]) => {
   const style = document.createElement('style'); style.textContent = css; document.head.append(style)
   const url = URL.createObjectURL(new Blob([js], { type: 'text/javascript' })), module = (await import(url)).default
-  const data = { shown: states[0] }, on = {}; window.sent = []
+  const data = { shown: states[0] }, on = {}; window.sent = []; window.states = states
   window.show = i => { data.shown = states[i]; on['change:shown']() }
   const model = { get: k => data[k], set(k, v) { data[k] = v }, on: (k, f) => { on[k] = f }, off() {}, save_changes() {}, send: m => sent.push(m) }
   module.render({ model, el: document.getElementById('pane') })
@@ -151,20 +152,127 @@ def test_hostile_texts_are_shown_and_not_executed(browser, tmp_path):
         assert 'first 20,000 of 1,000,000' in page.evaluate('show(1), document.querySelector(".afb-quiet").innerText')
 
 
+SELECT = '''([selector, word]) => { const text = document.querySelector(selector), walk = document.createTreeWalker(text, NodeFilter.SHOW_TEXT)
+  for (let node; node = walk.nextNode();) { const at = node.data.indexOf(word); if (at >= 0) getSelection().setBaseAndExtent(node, at, node, at + word.length) } }'''
+AT = '''([selector, word]) => { const text = document.querySelector(selector), walk = document.createTreeWalker(text, NodeFilter.SHOW_TEXT), range = document.createRange()
+  for (let node; node = walk.nextNode();) { const at = node.data.indexOf(word); if (at >= 0) { range.setStart(node, at); range.setEnd(node, at + word.length) } }
+  const box = range.getBoundingClientRect(); return [box.left, box.right, box.top + box.height / 2] }'''
+
+
+@contextmanager
+def reading(browser, run, tmp_path, **options):
+    "The pane over a copy of the run, with contexts; `answer()` does what the page has sent, as the kernel would."
+    shutil.copytree(run, tmp_path/'run')
+    sitting = Sitting(call_rows(Store(tmp_path/'run'/'traces.db'), 'extract'), Store(tmp_path/'run'/'traces.db'), 'Ada')
+    with page_of(browser, **options) as page:
+        open_pane(page, [sitting.state()])
+
+        def answer():
+            for message in page.evaluate('sent.splice(0)'):
+                page.evaluate('state => show(states.push(state) - 1)', _answer(sitting, message))
+            given = labels(sitting.store)
+            return [v for v in given[given.name == 'span'].value]
+        page.locator('.afb').focus()
+        yield page, sitting, answer
+
+
+def picked(page, text):
+    "Some text is selected, the button says what its key will do, and nothing was sent."
+    wait_for(page, f'selected, not saved: {text}')
+    button = page.locator('.afb-ready')
+    assert button.get_attribute('aria-keyshortcuts') == 's' and button.inner_text() == 's replace context 1 by the selection'
+    assert page.evaluate('sent.length') == 0 and page.evaluate('getSelection().toString()').strip()
+
+
+@needs_browser
+def test_selecting_only_selects_and_a_key_or_a_button_changes(browser, run, tmp_path):
+    "Double click, drag, triple click and select all send nothing; then `s`, the button and undo."
+    text, word = '.afb-panel:nth-of-type(2) .afb-text', 'Nobody has to buy them'
+    with reading(browser, run, tmp_path) as (page, sitting, answer):
+        left, right, y = page.evaluate(AT, [text, word])
+        source = sitting.view.panels[1]
+        page.mouse.dblclick(left+5, y)
+        picked(page, 'Nobody')
+        page.mouse.click(right+60, y)
+        page.mouse.move(left, y)
+        page.mouse.down()
+        page.mouse.move(right+1, y, steps=5)
+        page.mouse.up()
+        picked(page, word)
+        page.mouse.click(left+5, y, click_count=3)
+        picked(page, 'A starter is nothing but flour')
+        page.keyboard.press('Control+a')
+        page.wait_for_function('() => !document.querySelector(".afb-ready")')  # more than one text is nobody's context
+        assert page.locator('.afb-message').inner_text() == ''
+        page.mouse.dblclick(left+5, y)
+        picked(page, 'Nobody')
+        page.keyboard.press('Escape')
+        page.wait_for_function('() => !document.querySelector(".afb-ready")')
+        assert answer() == [] and page.evaluate('sent.length') == 0
+
+        page.evaluate(SELECT, [text, word])
+        picked(page, word)
+        page.keyboard.press('s')
+        start = source.offset+source.text.index(word)
+        (fixed,) = answer()
+        assert (fixed['action'], fixed['start'], fixed['end']) == ('fix', start, start+len(word))
+        assert 'context corrected' in page.locator('.afb-message').inner_text()
+        page.keyboard.press('u')
+        assert answer() == []
+
+        page.evaluate(SELECT, [text, 'is nothing but flour'])
+        picked(page, 'is nothing but flour')
+        page.locator('.afb-ready').click()
+        start = source.offset+source.text.index('is nothing but flour')
+        assert [(v['start'], v['end']) for v in answer()] == [(start, start+20)]
+        page.keyboard.press('u')
+        assert answer() == []
+
+        page.keyboard.press('l')
+        while sitting.parts[sitting.part].name != 'new': page.keyboard.press('l'), answer()
+        page.evaluate(SELECT, [text, 'is nothing but flour'])
+        wait_for(page, 'selected, not saved: is nothing')
+        assert page.locator('.afb-ready').inner_text() == 's add the selection as a context'
+        page.keyboard.press('s')
+        assert [v['action'] for v in answer()] == ['add']
+        page.evaluate(SELECT, ['.afb-panel:nth-of-type(1) .afb-text', 'wild yeasts'])  # the component is no source
+        page.wait_for_timeout(100)
+        assert page.locator('.afb-ready').count() == 0
+        page.keyboard.press('?')
+        assert 'selecting alone changes nothing' in page.locator('.afb-help').inner_text()
+
+
+@needs_browser
+def test_a_finger_selects_and_a_tap_on_the_button_changes(browser, run, tmp_path):
+    "A selection, as a long press makes it, waits for a tap on the button; the page fits a telephone."
+    phone = dict(has_touch=True, is_mobile=True, viewport=dict(width=500, height=900))
+    with reading(browser, run, tmp_path, **phone) as (page, sitting, answer):
+        text = '.afb-panel:nth-of-type(2) .afb-text'
+        page.locator(text).tap()
+        assert page.evaluate('sent.length') == 0
+        page.evaluate(SELECT, [text, 'Lives'])
+        picked(page, 'Lives')
+        width = page.evaluate('[document.documentElement.scrollWidth, innerWidth]')
+        assert width[0] <= width[1]
+        page.locator('.afb-ready').tap()
+        assert [v['action'] for v in answer()] == ['fix']
+
+
 @needs_browser
 def test_offsets_of_marked_text_count_characters(browser, tmp_path):
-    "Selected with the mouse or by keys: emoji are one character, as in Python."
+    "Selected with the mouse and sent by a key, or marked by keys: emoji are one character, as in Python."
     text = '😀 emoji 👩‍👩‍👧 first, then שלום, then the end'
     sitting = Sitting(frame_rows(pd.DataFrame(dict(reply=[text]))), Store(tmp_path/'labels.db'), 'Ada')
     with page_of(browser) as page:
         open_pane(page, [sitting.state()])
+        page.locator('.afb').focus()
         for word in ('first', 'שלום', 'end'):
-            page.evaluate('''word => { const node = document.querySelector('.afb-text').firstChild, at = node.data.indexOf(word), range = document.createRange()
-              range.setStart(node, at); range.setEnd(node, at + word.length); getSelection().removeAllRanges(); getSelection().addRange(range)
-              document.querySelector('.afb-text').dispatchEvent(new MouseEvent('mouseup', { bubbles: true })) }''', word)
+            page.evaluate(SELECT, ['.afb-text', word])
+            wait_for(page, f'selected, not saved: {word}')
+            assert page.evaluate('sent.length') == 0
+            page.keyboard.press('s')
             sent = page.evaluate('sent.pop()')
             assert (sent['kind'], text[sent['start']:sent['end']]) == ('span', word)
-        page.locator('.afb').focus()
         for key in ('s', 'ArrowRight', 'Shift+ArrowRight', 'ArrowRight', 'Enter'): page.keyboard.press(key)
         sent = page.evaluate('sent.pop()')
         assert text[sent['start']:sent['end']] == 'emoji 👩‍👩‍👧'

@@ -1,4 +1,5 @@
 // The reading pane: shows what Python sends in `shown`, sends back keys, notes, filters and marked text.
+// Selecting text only selects it: nothing is sent before a key or a button says so.
 // Texts become text nodes only, never HTML. Offsets from and to Python count code points.
 
 const HUES = [210, 40, 130, 330, 270, 0]
@@ -10,8 +11,8 @@ const HELP = [
   ['l h', 'next and previous part'],
   ['1 to 9', 'a label of the part, or of the row; again: off'],
   ['a x', 'accept or reject the extracted text'],
-  ['select text', 'mark it, or correct the current text; with Alt: only select'],
-  ['s', 'mark text by keys: → ← the end, Shift → ← the start, ↓ ↑ ten words, Enter saves, Escape leaves'],
+  ['s with a selection', 'the selected text replaces the context, is added as one, or is marked; selecting alone changes nothing'],
+  ['s without', 'mark text by keys: → ← the end, Shift → ← the start, ↓ ↑ ten words, Enter saves, Escape leaves'],
   ['n', 'write a note: Enter saves, Shift Enter begins a line, Escape leaves'],
   ['u', 'undo, also what you did before a restart'],
   ['/', 'filter: words, is:open, is:failed, is:passed, is:noted, label:NAME'],
@@ -22,7 +23,7 @@ const HELP = [
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === 'onclick') node.onclick = value
+    if (name.startsWith('on')) node[name] = value
     else if (value !== null && value !== false) node.setAttribute(name, value === true ? '' : value)
   }
   node.append(...children.filter(child => child !== null))
@@ -77,7 +78,7 @@ function render({ model, el }) {
     ...HELP.flatMap(([key, does]) => [make('dt', {}, key), make('dd', {}, does)]))
   const tools = make('div', { class: 'afb-tools', role: 'toolbar', 'aria-label': 'actions' })
   el.replaceChildren(head, tools, search, help, body, foot, note, message)
-  let shown = {}, texts = [], edit = null, waiting = null
+  let shown = {}, texts = [], edit = null, picked = null, waiting = null
 
   const send = content => {
     clearTimeout(waiting)
@@ -91,6 +92,7 @@ function render({ model, el }) {
   const button = (key, name, pressed = null) => make('button', {
     type: 'button', class: 'afb-key', 'data-key': key, 'aria-keyshortcuts': key,
     'aria-pressed': pressed === null ? null : String(pressed),
+    onmousedown: event => event.preventDefault(), // so that selected text stays selected
     onclick: () => { el.focus({ preventScroll: true }); act(key) },
   }, make('kbd', {}, key), ` ${name}`)
 
@@ -106,7 +108,7 @@ function render({ model, el }) {
       button('k', 'previous'), button('j', 'next'),
       button('p', 'pass', verdict === 'passed'), button('f', 'fail', verdict === 'failed'),
       ...(shown.spans ? [button('a', 'accept'), button('x', 'reject')] : []),
-      ...(markable ? [button('s', 'mark')] : []),
+      ...(markable ? [button('s', 'mark by keys')] : []),
       button('n', 'note'), button('u', 'undo'), button('/', 'filter'), button('?', 'help'),
       ...(shown.long ? [button('m', 'whole text')] : []))
   }
@@ -164,7 +166,7 @@ function render({ model, el }) {
     const inside = el.contains(active) && active !== note && active !== search
     shown = model.get('shown')
     if (!shown.panels) return
-    edit = null
+    edit = picked = null
     clearTimeout(waiting)
     if (before.row !== shown.row) { note.hidden = true; body.scrollTop = 0 }
     drawHead()
@@ -183,6 +185,7 @@ function render({ model, el }) {
     if (key === 'n') open(note, shown.note)
     else if (key === '/') open(search, shown.filter)
     else if (key === '?') help.hidden = !help.hidden
+    else if (key === 's' && picked) sendSpan(picked.index, picked.start, picked.end)
     else if (key === 's') startEdit()
     else press(key)
   }
@@ -230,23 +233,42 @@ function render({ model, el }) {
   }
   function sendSpan(index, start, end) {
     const text = shown.panels[index].text
-    edit = null
+    edit = picked = null
+    getSelection().removeAllRanges()
     send({ kind: 'span', panel: index, start: toPoints(text, start), end: toPoints(text, end) })
   }
 
-  function onSelect(event) {
+  // Selected text: `picked` is the stretch of one panel that `s` would send.
+  function selectedStretch() {
     const selection = getSelection()
-    if (event.altKey || !selection.rangeCount || selection.isCollapsed) return
-    const range = selection.getRangeAt(0), { startContainer, endContainer } = range
-    const index = texts.findIndex(text => text.contains(startContainer) && text.contains(endContainer))
-    if (index < 0 || shown.panels[index].offset === null) return
-    const before = document.createRange()
-    before.selectNodeContents(texts[index])
-    before.setEnd(range.startContainer, range.startOffset)
-    const start = before.toString().length, end = start + range.toString().length
-    selection.removeAllRanges()
-    el.focus({ preventScroll: true })
-    sendSpan(index, start, end)
+    if (selection.rangeCount !== 1 || selection.isCollapsed) return null
+    const range = selection.getRangeAt(0), index = texts.findIndex(text => text.contains(range.startContainer))
+    if (index < 0 || shown.panels[index].offset === null) return null
+    const inside = document.createRange(), after = document.createRange()
+    inside.selectNodeContents(texts[index])
+    after.setStart(inside.endContainer, inside.endOffset)
+    if (range.compareBoundaryPoints(Range.END_TO_END, inside) > 0) { // a triple click ends where the next text begins
+      after.setEnd(range.endContainer, range.endOffset)
+      if (after.toString().trim()) return null
+    } else inside.setEnd(range.endContainer, range.endOffset)
+    const end = inside.toString().length
+    inside.setStart(range.startContainer, range.startOffset)
+    const start = end - inside.toString().length
+    return start < end ? { index, start, end } : null
+  }
+  function whatMarkingDoes() {
+    if (!shown.spans) return 'mark the selection'
+    return shown.parts[shown.part]?.span ? `replace context ${shown.part + 1} by the selection` : 'add the selection as a context'
+  }
+  function onSelect() {
+    if (edit || !shown.panels) return
+    const mark = tools.querySelector('[data-key=s]')
+    picked = selectedStretch()
+    if (!mark || (!picked && !mark.classList.contains('afb-ready'))) return
+    mark.replaceChildren(make('kbd', {}, 's'), ` ${picked ? whatMarkingDoes() : 'mark by keys'}`)
+    mark.classList.toggle('afb-ready', Boolean(picked))
+    message.classList.remove('afb-error')
+    message.textContent = picked ? `selected, not saved: ${begin(shown.panels[picked.index].text.slice(picked.start, picked.end))}` : ''
   }
 
   const SENT = new Set([...'jkopflhaxum123456789', 'ArrowRight', 'ArrowLeft'])
@@ -266,6 +288,7 @@ function render({ model, el }) {
     if (event.target !== el && ['Enter', ' '].includes(event.key)) { event.stopPropagation(); return } // on a button
     const scroll = { ArrowDown: 60, ArrowUp: -60, ' ': 400, PageDown: 400, PageUp: -400 }[event.key]
     if (scroll && body.scrollHeight > body.clientHeight) body.scrollBy(0, scroll)
+    else if (event.key === 'Escape' && picked) getSelection().removeAllRanges()
     else if (event.key === 'Escape' && !help.hidden) help.hidden = true
     else if (SENT.has(event.key) || ['n', '/', '?', 's'].includes(event.key)) act(event.key)
     else return
@@ -274,11 +297,16 @@ function render({ model, el }) {
   }
 
   el.addEventListener('keydown', onKey)
-  body.addEventListener('mouseup', onSelect)
+  document.addEventListener('selectionchange', onSelect)
   model.on('change:shown', draw)
   draw()
   if (document.activeElement === document.body) setTimeout(() => el.focus({ preventScroll: true }))
-  return () => { clearTimeout(waiting); el.removeEventListener('keydown', onKey); model.off('change:shown', draw) }
+  return () => {
+    clearTimeout(waiting)
+    el.removeEventListener('keydown', onKey)
+    document.removeEventListener('selectionchange', onSelect)
+    model.off('change:shown', draw)
+  }
 }
 
 export default { render }
