@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from .core import FastbookError
+from .metrics import check_numbers,check_share
 from .store import Store
 from .labels import labels
 from .judge import Judge,judge_run
@@ -40,6 +41,9 @@ def always_limits(
     nonasymptotic confidence sequences; here with the Beta(1/2, 1/2) mixture of Bernoulli likelihoods."""
     from scipy.special import xlogy
     hits,n = np.asarray(hits, float),np.asarray(n, float)
+    check_share(confidence, 'confidence')
+    if not ((hits >= -1e-9) & (hits <= n*(1+1e-9))).all(): raise FastbookError("hits must lie between 0 and n")
+    hits = np.clip(hits, 0, n)
     bar = _log_bet(hits, n)+math.log(1-confidence)
     share = np.divide(hits, n, out=np.full(hits.shape, .5), where=n > 0)
     ends = []
@@ -61,6 +65,8 @@ def drift_evidence(
 
     An e-process by universal inference (Wasserman, Ramdas, Balakrishnan 2020): a mixture over the time of
     the change, with weights 1/(j(j+1)), against the likelihood of the best constant rate."""
+    hits,n = check_numbers(hits, 'hits'),check_numbers(n, 'n', len(hits))
+    if (hits > n).any() or (hits < 0).any(): raise FastbookError("hits must lie between 0 and n in each run")
     hits,n = (np.concatenate([[0.], np.cumsum(np.asarray(x, float))]) for x in (hits, n))
     so_far,best,times = _log_bet(hits, n),_log_best(hits, n),np.arange(len(n))
     evidence,since = [],[]
@@ -72,42 +78,73 @@ def drift_evidence(
     return np.exp(np.minimum(evidence, 700)),np.array(since, int)
 
 # %% ../nbs/29_monitor.ipynb #cf049ddd
+def _weights(kept, labelled):
+    "How many rows each label stands for: one over its probability, or rows over labels of its run."
+    sampling = kept['sampling'] if 'sampling' in kept else pd.Series(None, kept.index, dtype=object)
+    stored = [s if isinstance(s, dict) else {} for s in sampling.where(labelled, None)]
+    aimed = sorted({s['how'] for s in stored if s.get('how', 'all') != 'all' and s.get('probability') is None})
+    if aimed: raise FastbookError(f"labels of rows chosen by '{aimed[0]}' say nothing about the rate of all rows; "
+                                  "set them to None, or label a random sample of each run")
+    groups = labelled.groupby(kept.run, sort=False)
+    plain = groups.transform('size')/groups.transform('sum').clip(lower=1)
+    known = pd.Series([s.get('probability') for s in stored], kept.index, dtype=float)
+    return (1/known).where(known > 0, plain)*labelled
+
 def _totals(table):
-    "For each run: rows, passed, labels, agreements, and labels and true passes by verdict."
+    "For each run: rows, passed, labels, agreements, and weights of labels and true passes by verdict, with their squares."
     kept = table[table.passed.notna()]
     judged,labelled = kept.passed.astype(bool),kept.label.notna()
     said = kept.label.where(labelled, False).astype(bool)
-    columns = dict(rows=judged | True, passed=judged, labels=labelled, agreed=labelled & (said == judged),
-                   of_pass=labelled & judged, right=labelled & judged & said,
-                   of_fail=labelled & ~judged, wrong=labelled & ~judged & said)
-    counts = pd.DataFrame(columns).astype(int).groupby(kept.run, sort=False).sum()
-    return counts.reindex(table.run.drop_duplicates(), fill_value=0)
+    weight = _weights(kept, labelled)
+    counts = dict(rows=judged | True, passed=judged, labels=labelled, agreed=labelled & (said == judged))
+    weights = dict(of_pass=weight*judged, right=weight*(judged & said), of_fail=weight*~judged, wrong=weight*(~judged & said),
+                   of_pass_squared=weight**2*judged, of_fail_squared=weight**2*~judged)
+    columns = {**{k: v.astype(int) for k,v in counts.items()}, **weights}
+    sums = pd.DataFrame(columns).groupby(kept.run, sort=False).sum()
+    return sums.reindex(table.run.drop_duplicates(), fill_value=0)
 
 def _rate(sums, effect, confidence):
-    "The rate so far: the middle, and the corners of three intervals."
+    "The mean rate so far: the middle, and the corners of three intervals."
     third = 1-(1-confidence)/3
-    (l,u),(l1,u1),(l0,u0) = (always_limits(sums[a]/effect, sums[b]/effect, third)
-                             for a,b in (('passed','rows'),('right','of_pass'),('wrong','of_fail')))
-    def mean(a, b): return (sums[a]+.5)/(sums[b]+1)
-    share = sums.passed/sums.rows
-    value = share*mean('right','of_pass')+(1-share)*mean('wrong','of_fail')
+    def labels(hits, of):
+        "Weighted labels as so many that weigh the same (Kish 1965), and the hits among them."
+        total = sums[of]
+        n = total**2/sums.get(f'{of}_squared', total).where(total > 0, 1)
+        return sums[hits]/total.where(total > 0, 1)*n,n
+    streams = (sums.passed,sums.rows),labels('right', 'of_pass'),labels('wrong', 'of_fail')
+    (l,u),(l1,u1),(l0,u0) = (always_limits(hits/effect, n/effect, third) for hits,n in streams)
+    precision,missed = ((hits+.5)/(n+1) for hits,n in streams[1:])
+    share = sums.passed/sums.rows.where(sums.rows > 0)
+    value = share*precision+(1-share)*missed
     low,high = (f(a*p+(1-a)*f0 for a in (l,u)) for f,p,f0 in ((_least,l1,l0),(_most,u1,u0)))
     return value,low,high
 
 def _least(pair): return np.minimum(*pair)
 def _most(pair): return np.maximum(*pair)
 
+def _flags(values, who):
+    "True, False or None for each."
+    odd = [v for v in values if not (pd.isna(v) or v in (True, False))]
+    if odd: raise FastbookError(f"{who} says {odd[0]!r:.60}; it must be True, False, or None where it is missing")
+    return pd.Series([None if pd.isna(v) else bool(v) for v in values], values.index, dtype=object)
+
 def monitor(
-    table:pd.DataFrame, # run, passed and label (missing where there is none), a row for each result, runs in order
-    confidence:float=.95, # of the intervals, all runs together
-    alarm:float=.05, # chance of any false alarm, however many runs
+    table:pd.DataFrame, # run, passed, label (missing where there is none), maybe sampling; a row for each result, in order
+    confidence:float=.95, # of the intervals, all runs together, between 0 and 1
+    alarm:float=.05, # chance of any false alarm, however many runs, between 0 and 1
     effect:float=1., # how many rows count for one, where rows of a run belong together; see `design_effect`
 )->pd.DataFrame: # run, rows, labels, judged, agreement, value, low, high, verdict_drift, judge_drift, alarm, since
-    "The corrected rate after each run, and whether anything has changed."
+    """The mean rate of all runs so far, corrected, and whether anything has changed.
+
+    `value`, `low` and `high` are the mean over the rows of all runs up to this one, not the rate of this run."""
     if missing := [c for c in ('run','passed','label') if c not in table.columns]:
         raise FastbookError(f"the table has no column {missing[0]!r}, only {', '.join(map(str, table.columns))}")
     if not len(table): raise FastbookError("there are no runs to monitor; judge at least one")
-    if effect < 1: raise FastbookError(f"effect is {effect}; rows count for one or less, so it is at least 1")
+    check_share(confidence, 'confidence')
+    check_share(alarm, 'alarm')
+    table = table.assign(**{c: _flags(table[c], who) for c,who in (('passed','the judge'),('label','the person'))})
+    if table.run.isna().any(): raise FastbookError(f"{table.run.isna().sum()} rows have no run; give each its run")
+    if not effect >= 1: raise FastbookError(f"effect is {effect}; rows count for one or less, so it is at least 1")
     counts = _totals(table)
     value,low,high = _rate(counts.cumsum(), effect, confidence)
     res = dict(run=counts.index, rows=counts.rows, labels=counts.labels, judged=counts.passed/counts.rows,
@@ -127,15 +164,15 @@ def plot_monitor(
     table:pd.DataFrame, # as from `monitor`
     alarm:float=.05, # as given to `monitor`
 ): # two matplotlib axes
-    "The rate with its interval above, the evidence for a change below."
+    "The mean rate so far with its interval above, the evidence for a change below."
     try: import matplotlib.pyplot as plt
     except ImportError: raise FastbookError("plots need matplotlib: pip install 'agentfastbook[analysis]'") from None
     figure,(top,below) = plt.subplots(2, 1, figsize=(7, 4.6), sharex=True, layout='constrained', height_ratios=(3,2))
     x = np.arange(len(table))
     top.fill_between(x, table.low, table.high, alpha=.2, lw=0, label='95%, for all looks together')
-    top.plot(x, table.value, label='true rate, so far')
+    top.plot(x, table.value, label='true rate, mean so far')
     top.plot(x, table.judged, '.', ms=4, color='gray', label='judge, each run')
-    top.set(ylabel='pass rate', ylim=(max(0, min(table.judged.min(), table.low.iloc[len(table)//10])-.05), 1.02))
+    top.set(ylabel='pass rate, mean so far', ylim=(max(0, min(table.judged.min(), table.low.iloc[len(table)//10])-.05), 1.02))
     top.legend(frameon=False, fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     for name,label in (('verdict_drift',"judge's pass rate"),('judge_drift','agreement with the person')):
         below.plot(x, table[name].clip(1e-3, 1e6), label=label)
@@ -176,10 +213,14 @@ def judged_runs(
 def estimate_runs(
     table:pd.DataFrame, # as from `judged_runs`
     design:str|None=None, # how the rows to label were chosen; None: as the store says
-    confidence:float=.95, # 0..1
+    confidence:float=.95, # between 0 and 1
 )->Estimate:
-    "The true rate of these results; rows of one question belong together."
+    "The true rate of these results; rows of one question belong together, and runs are strata where shares differ."
+    if missing := [c for c in ('run','question','passed','label','sampling') if c not in table.columns]:
+        raise FastbookError(f"the table has no column {missing[0]!r}, only {', '.join(map(str, table.columns))}")
     rows = table.reset_index(drop=True)
     given = rows.label.dropna()
-    return estimate(rows.passed, given, design, rows.sampling.reindex(given.index), rows.question,
-                    confidence=confidence)
+    sampling = rows.sampling.reindex(given.index)
+    several = len({(s or {}).get('probability') for s in sampling}) > 1 and rows.run.nunique() > 1
+    strata = rows.run if several and design != 'balanced' else None # each run was drawn from by itself
+    return estimate(rows.passed, given, design, sampling, rows.question, strata, confidence=confidence)

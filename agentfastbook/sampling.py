@@ -34,7 +34,8 @@ def sample_random(
     "Every row is as likely as every other."
     n = _checked(n, len(df))
     positions = np.random.default_rng(seed).permutation(len(df))[:n]
-    return _chosen(df, positions, [dict(how='random', seed=seed, probability=n/len(df)) for _ in range(n)])
+    def reason(): return dict(how='random', seed=seed, probability=n/len(df), rows=len(df))
+    return _chosen(df, positions, [reason() for _ in range(n)])
 
 # %% ../nbs/19_sampling.ipynb #f5cf0a09
 def _share_out(n, sizes):
@@ -60,7 +61,8 @@ def sample_stratified(
     for share,(name,rows) in zip(_share_out(n, [len(rows) for _,rows in strata]), strata):
         name = ', '.join(map(str, name if isinstance(name, tuple) else (name,)))
         positions += rng.permutation(rows)[:share].tolist()
-        reasons += [dict(how='stratified', by=by, stratum=name, seed=seed, probability=share/len(rows))]*share
+        why = dict(how='stratified', by=by, stratum=name, seed=seed, probability=share/len(rows), rows=len(rows))
+        reasons += [why]*share
     return _chosen(df, positions, reasons)
 
 # %% ../nbs/19_sampling.ipynb #aff49c4e

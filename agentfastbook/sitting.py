@@ -377,7 +377,8 @@ def _key_data(self:Sitting):
 @patch
 def _facts(self:Sitting):
     given = self.sampling.get(self.index, {})
-    blind = ('stratum','probability') if 'judge' in given.get('by', ()) else () # they would tell the judge's verdict
+    tells = ('stratum','probability','rows') # the judge's verdict, if it was drawn by that
+    blind = tells if 'judge' in given.get('by', ()) else ()
     how = ', '.join(f'{k} {v}' for k,v in given.items() if k not in blind)
     return [[k, v] for k,v in (*self.view.facts, ('sampled', how)) if v]
 
