@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FastbookError', 'Span', 'Folded', 'fold', 'locate_all', 'locate', 'sentences', 'count_tokens', 'content_id',
-           'write_file']
+           'write_file', 'read_file', 'read_text', 'Digits', 'parse_json', 'check_characters']
 
 # %% ../nbs/00_core.ipynb #027a0450
-import hashlib,json,os,re,unicodedata
+import hashlib,json,os,re,stat,unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable,Iterable
 from dataclasses import asdict,dataclass,is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -258,3 +258,80 @@ def write_file(
     finally: temporary.unlink(missing_ok=True)
     return path
 
+
+# %% ../nbs/00_core.ipynb #8e41b06d
+_MOST = 1_000_000_000 # bytes of a file
+
+def _without_waiting(path, flags): return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
+
+def _check_regular(status):
+    kinds = {'folder':stat.S_ISDIR, 'pipe':stat.S_ISFIFO, 'socket':stat.S_ISSOCK}
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(0, f"it is a {next((k for k,found in kinds.items() if found(status.st_mode)), 'device')}")
+    if status.st_size > _MOST: raise OSError(0, f"it has {status.st_size:,} bytes, the limit is {_MOST:,}")
+
+def read_file(
+    path:str|Path, # the file
+    what:str='file', # what it is, for errors, such as 'benchmark'
+    inside:str|Path|None=None, # a folder that links may not lead out of; None: they may lead anywhere
+)->bytes: # all of it
+    "The bytes of a regular file; anything else is an error at once."
+    path = Path(path)
+    name = path.name or str(path)
+    try:
+        _check_regular(path.stat())
+        real = path if inside is None else path.resolve(strict=True)
+        if inside is not None and not real.is_relative_to(Path(inside).resolve()):
+            raise OSError(0, f"it is a link that leads out of the folder '{Path(inside).name}'")
+        with open(real, 'rb', opener=_without_waiting) as f:
+            _check_regular(os.fstat(f.fileno())) # it may have been replaced since
+            return f.read()
+    except FileNotFoundError:
+        if not path.is_symlink(): raise FastbookError(f"no {what} {name!r:.100}; check the path") from None
+        problem = "it is a link that leads nowhere"
+    except (OSError, ValueError, RuntimeError) as e: problem = getattr(e, 'strerror', None) or str(e)
+    raise FastbookError(f"can't read the {what} {name!r:.100}: {problem}; give a regular file that may be read")
+
+# %% ../nbs/00_core.ipynb #e8a49b60
+def read_text(
+    path:str|Path, # the file
+    what:str='file', # what it is, for errors
+    inside:str|Path|None=None, # a folder that links may not lead out of; None: they may lead anywhere
+)->str: # all of it, with its byte order mark if it has one
+    "The text of a regular file in UTF-8."
+    data = read_file(path, what, inside)
+    try: return data.decode('utf-8')
+    except UnicodeDecodeError as e:
+        seems = ' (it seems to be UTF-16)' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else ''
+        raise FastbookError(f"{what} {Path(path).name!r:.100} is not UTF-8 at byte {e.start}{seems}; save it as UTF-8") from e
+
+@dataclass(frozen=True)
+class Digits:
+    "A whole number that is too long to be one."
+    text:str # its digits
+
+    def __repr__(self): return f'a number of {len(self.text):,} digits'
+    def __str__(self): return self.text
+
+def _whole(digits): return int(digits) if len(digits) <= 640 else Digits(digits) # Python makes numbers of 640 always
+
+def parse_json(
+    text:str, # JSON, with or without a byte order mark
+    what:str, # what it is, for errors, such as "benchmark 'b.json'"
+    pairs:Callable|None=None, # makes an object of its (key, value) pairs; None: a dict
+)->dict|list|str|int|float|bool|None: # the content, very long whole numbers as `Digits`
+    "Parse JSON; an error says where it is none."
+    try: return json.loads(text.removeprefix('\ufeff'), parse_int=_whole, object_pairs_hook=pairs)
+    except json.JSONDecodeError as e: problem = f"at line {e.lineno}, column {e.colno}: {e.msg}"
+    except RecursionError: problem = "as it is nested too deeply"
+    raise FastbookError(f"{what} is not valid JSON {problem}; is it truncated? fetch or save it again")
+
+def check_characters(
+    text:str, # any text
+    what:str, # what it is, for errors
+)->str: # the same
+    "Refuse NULs and lone surrogates."
+    if bad := re.search('[\0\ud800-\udfff]', text):
+        raise FastbookError(f"{what} holds the character U+{ord(bad[0]):04X} at offset {bad.start()}, "
+                            "which no text file may hold; remove or replace it")
+    return text

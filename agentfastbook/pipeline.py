@@ -15,13 +15,14 @@ from dataclasses import dataclass,field,replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
+from unicodedata import name as character_name
 import pandas as pd
 from tqdm.auto import tqdm
 from . import __version__
-from .core import FastbookError,Span,content_id,write_file
+from .core import FastbookError,Span,content_id,fold,write_file
 from .book import Book,Chapter,questionnaire,read_book
 from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
-from .metrics import Extraction,score_extraction
+from .metrics import Extraction,occurrences,score_extraction
 from .matching import drop_duplicates,score_decomposition
 from .workers import Workers
 from .store import Call,Item,Store
@@ -178,14 +179,34 @@ class Curation:
     @property
     def summary(self)->str:
         "Counts in one line."
-        df = self.df
+        df,most = self.df,' (most found nothing)' if self.warning else ''
         return (f"{len(self.questions)} questions curated, {len(self.errors)} failed; {len(df)} components, "
-                f"{(df.contexts > 0).sum()} of them with {df.contexts.sum()} contexts")
+                f"{(df.contexts > 0).sum()} of them with {df.contexts.sum()} contexts{most}")
+
+    @property
+    def warning(self)->str:
+        "What may be wrong, if most components have no context; else empty."
+        df = self.df
+        nothing = int((df.contexts == 0).sum())
+        if 2*nothing <= len(df): return ''
+        cause = ("their script has no spaces between words, so that these engines can't tell words apart: "
+                 "their contexts have to be found by engines that can, or by hand"
+                 if _without_spaces(''.join(df.component)) else
+                 "are the questions about this book, and in its language?")
+        return f"no text was found for {nothing} of {len(df)} components; {cause}"
 
     def __repr__(self): return f"{self.summary}; files in '{self.out.name}'"
     def _repr_html_(self):
         failed = ''.join(f'<p><b>{visible(k)}</b>: {visible(v)}</p>' for k,v in self.errors.items())
-        return f'<p>{visible(repr(self))}</p>{failed}'
+        return f'<p>{visible(repr(self))}</p>{_warning_html(self)}{failed}'
+_UNSPACED = ('CJK','HIRAGANA','KATAKANA','THAI','LAO','KHMER','MYANMAR','TIBETAN')
+
+def _without_spaces(text):
+    "Are most letters of a script that puts no spaces between words?"
+    letters = [c for c in text[:10_000] if c.isalpha()]
+    return 2*sum(character_name(c, '').startswith(_UNSPACED) for c in letters) > len(letters)
+
+def _warning_html(curation): return f'<p><b>Warning:</b> {visible(curation.warning)}</p>' if curation.warning else ''
 
 # %% ../nbs/13_pipeline.ipynb #e95cd6d5
 def _passage_lines(question, item):
@@ -208,7 +229,7 @@ def _details(question, chapter, item):
 
 def _report(curation, details, config):
     summary = ''.join(f'<tr><td>{visible(k)}</td><td>{visible(str(v))}</td></tr>' for k,v in config.items())
-    yield f'<p>{visible(curation.summary)}</p><table>{summary}</table>'
+    yield f'<p>{visible(curation.summary)}</p>{_warning_html(curation)}<table>{summary}</table>'
     if curation.errors: yield '<h2>Failed</h2>'
     for name,error in curation.errors.items():
         yield f'<details class="failed" open><summary>{visible(name)}</summary>{visible(error)}</details>'
@@ -260,15 +281,16 @@ def _items(todo, ids, engines, workers):
 def _questions(book, benchmark):
     "Questions and errors, from a benchmark, its file, or the chapters' questionnaires."
     if benchmark is None:
-        listed = [(c.number, i, text) for c in book for i,text in enumerate(questionnaire(_file(book, c)), 1)]
+        listed = [(c.number, i, text) for c in book if c.path for i,text in enumerate(questionnaire(c.path), 1)]
         asked = [Question(chapter, number, text, '') for chapter,number,text in listed]
-        if not asked: raise FastbookError(f"the book '{book.path.name}' has no questionnaires; give a benchmark file")
+        if not asked:
+            unread = ''.join(f"\nunreadable: {name}: {message}" for name,message in book.errors.items())
+            raise FastbookError(f"the book '{book.path.name}' has no questionnaires, which are numbered lists under a "
+                                f"heading '## Questionnaire'; write one, or give a benchmark file{unread}")
         return asked,{}
     if not isinstance(benchmark, Benchmark): benchmark = load_benchmark(benchmark)
-    bad = {f'{e.chapter or "?"}/{e.number or "?"} (entry {e.index})': e.message for e in benchmark.errors}
-    return benchmark.questions,bad
-
-def _file(book, chapter): return next(p for p in book.path.iterdir() if p.stem == chapter.id)
+    def name(e): return '/'.join('?' if n is None else str(n) for n in (e.chapter, e.number))
+    return benchmark.questions,{f'{name(e)} (entry {e.index})': e.message for e in benchmark.errors}
 
 def _split_known(questions, book, errors):
     "Questions with their chapter, chapter by chapter; those about other chapters go to `errors`."
@@ -382,24 +404,51 @@ def _run(store, run, known, ids, todo, engines, workers, progress):
 # %% ../nbs/13_pipeline.ipynb #011ee893
 def _contexts(question): return [[x.text for x in c.contexts] for c in question.components]
 
+def _same(a, b): return fold(a.strip()).text == fold(b.strip()).text
+
+def _check_questions(found, predicted, gold):
+    "Refuse a dataset that is not about the gold questions; `found` has its questions by id."
+    missing = [q.id for q in gold if q.id not in found]
+    if missing:
+        bad = f" ({len(predicted.errors)} of its entries can't be read)" if predicted.errors else ''
+        raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset{bad}, "
+                            f"first {missing[0]}; curate all, or score a smaller benchmark")
+    for what,text in (('question',lambda q: q.text), ('gold answer',lambda q: q.gold_answer)):
+        other = [q for q in gold if not _same(text(q), text(found[q.id]))]
+        if other:
+            q = other[0]
+            raise FastbookError(f"{len(other)} of {len(gold)} {what}s are others in the dataset, first {q.id}: "
+                                f"{text(found[q.id])!r:.60}, in the gold benchmark {text(q)!r:.60}; "
+                                "give the benchmark that the dataset was curated from")
+
+def _check_components(gold):
+    bare = [q.id for q in gold if not q.components]
+    if bare or not len(gold):
+        raise FastbookError(f"{len(bare)} of {len(gold)} gold questions have no components to compare with"
+                            f"{', first '+bare[0] if bare else ''}; give a benchmark that was curated by hand, "
+                            "or leave these questions out")
+
+def _extractions(found, gold, book):
+    "What was extracted for each gold question about the book; an error if none has a context there."
+    known = [q for q in gold if q.chapter in book]
+    items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in known]
+    if any(occurrences(x, i.text) for i in items for c in i.gold for x in c): return items
+    raise FastbookError(f"no gold context is in the book '{book.path.name}', so extraction can't be scored; "
+                        "give the book that the benchmark is about, or none")
+
 def score_dataset(
     predicted:Benchmark, # from dataset.json
-    gold:Benchmark, # curated by hand
+    gold:Benchmark, # the same questions, curated by hand
     book:Book|None=None, # its chapters; None: leave extraction out
 )->pd.DataFrame: # step, measure, value, low, high
     "Score components and contexts against those of a hand-curated benchmark, with 95% intervals."
     found = {q.id: q for q in predicted}
-    missing = [q.id for q in gold if q.id not in found]
-    if missing:
-        raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset, first {missing[0]}; "
-                            "curate all, or score a smaller benchmark")
+    _check_questions(found, predicted, gold)
+    _check_components(gold)
     pairs = [(q.gold_answer, q.pieces, found[q.id].pieces) for q in gold]
     several = [p for p in pairs if len(drop_duplicates(p[1])) > 1]
     tables = {'decomposition': score_decomposition(pairs)}
     if several: tables['decomposition, several components'] = score_decomposition(several)
     tables['decomposition, whole answer'] = score_decomposition([(answer, g, [answer]) for answer,g,_ in pairs])
-    if book is not None:
-        known = [q for q in gold if q.chapter in book]
-        items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in known]
-        if items: tables['extraction'] = score_extraction(items)
+    if book is not None: tables['extraction'] = score_extraction(_extractions(found, gold, book))
     return pd.concat(tables, names=['step','row']).reset_index('step').reset_index(drop=True)
