@@ -7,13 +7,13 @@ __all__ = ['CHECKS', 'check_verbatim', 'content_words', 'check_coverage', 'check
            'numbers_in', 'check_numbers', 'afb_judge', 'gold_cases']
 
 # %% ../nbs/23_checks.ipynb #88594be8
-import re,sys
+import re
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from fastcore.script import call_parse
 from .core import FastbookError,Span,sentences
+from .commands import check_number,command
 from .retrieve import FUNCTION_WORDS
 from .store import Store
 from .judge import Case,Verdict,judge_run,summarize_verdicts
@@ -161,22 +161,21 @@ CHECKS:MappingProxyType[str,dict[str,Callable]] = MappingProxyType(dict(
                  numbers=check_numbers))) # step -> name -> judge
 
 # %% ../nbs/23_checks.ipynb #032d657b
-@call_parse
+@command
 def afb_judge(
     run:str='afb_out', # folder of a run, as `afb_curate` wrote it
     step:str='', # decompose, retrieve or extract (default: all three)
-    failures:int=3, # how many failures of each check to print
+    failures:int=3, # how many failures of each check to print, >= 0
 ):
     "Check the results of a run in code; verdicts are kept in its traces.db."
-    try:
-        path = Path(run)/'traces.db'
-        if not path.exists():
-            raise FastbookError(f"there is no store '{path.name}' in '{Path(run).name}'; give the folder of a run")
-        if step and step not in CHECKS:
-            raise FastbookError(f"step '{step}' has no checks; choose one of {', '.join(CHECKS)}")
-        with Store(path) as store:
-            for name in [step] if step else CHECKS: _print_checks(name, judge_run(store, CHECKS[name], name), failures)
-    except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)
+    check_number('--failures', failures, 0, 1_000_000)
+    path = Path(run)/'traces.db'
+    if not path.exists():
+        raise FastbookError(f"there is no store '{path.name}' in '{Path(run).name}'; give the folder of a run")
+    if step and step not in CHECKS:
+        raise FastbookError(f"step '{step}' has no checks; choose one of {', '.join(CHECKS)}")
+    with Store(path) as store:
+        for name in [step] if step else CHECKS: _print_checks(name, judge_run(store, CHECKS[name], name), failures)
 
 def _print_checks(step, said, failures):
     print(f'\n{step}\n{summarize_verdicts(said).drop(columns="version").round(3).to_string(index=False)}')

@@ -6,44 +6,17 @@
 __all__ = ['afb_curate', 'afb_benchmark', 'afb_lint', 'afb_score']
 
 # %% ../nbs/40_cli.ipynb #1ef7f6ae
-import os,sys
-from contextlib import contextmanager,nullcontext
-from functools import partial,wraps
+import sys
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 import pandas as pd
-from fastcore.script import anno_parser,call_parse
 from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
+from .commands import check_number,command,plain_errors as _plain_errors
 
 # %% ../nbs/40_cli.ipynb #51444d9f
-def _known_spelling(word, usage):
-    "An option with hyphens or underscores, as this version of fastcore has it."
-    if not word.startswith('--'): return word
-    name,equals,value = word[2:].partition('=')
-    spellings = (name, name.replace('-', '_'), name.replace('_', '-'))
-    return f"--{next((n for n in spellings if f'--{n} ' in usage), name)}{equals}{value}"
-
-def _both_spellings(command):
-    "A command of `call_parse` that takes --max-tokens and --max_tokens: fastcore 1 has the one, fastcore 2 the other."
-    @wraps(command)
-    def run(*args, **kwargs):
-        if args or kwargs or sys._getframe(1).f_globals.get('__name__') != '__main__': return command(*args, **kwargs)
-        parser = anno_parser(command.__wrapped__)
-        words = [_known_spelling(word, parser.format_help()) for word in sys.argv[1:]]
-        given = vars(parser.parse_args(words))
-        return command.__wrapped__(**{k: v for k,v in given.items() if k not in ('pdb','xtra')})
-    return run
-
-@contextmanager
-def _plain_errors():
-    "Print our own errors as one line and leave with status 2; Ctrl-C leaves with status 130."
-    try: yield
-    except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)
-    except KeyboardInterrupt:
-        print('stopped; what is finished is saved: run the same command again to go on', file=sys.stderr)
-        sys.exit(130)
-
 def _files(book, benchmark):
     "The sample's for what is not given, but never the sample's questions for another book."
     if book is None: return sample_path(),benchmark or sample_path()/'benchmark.json'
@@ -102,30 +75,36 @@ def _prompts(prompts, out):
     return Prompts(prompts) if not at or Path(prompts).is_dir() else Prompts(folder, commit)
 
 @contextmanager
+def _threads(number):
+    "Threads; if the work is broken off, nobody waits for them."
+    from concurrent.futures import ThreadPoolExecutor
+    pool = ThreadPoolExecutor(number)
+    try: yield pool
+    except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
+    pool.shutdown()
+
+@contextmanager
 def _chosen(lm, options, out, book, benchmark, engines, workers):
-    "Engines and executor of a run; with a language model its price is shown before the first call."
-    from concurrent.futures import ProcessPoolExecutor,ThreadPoolExecutor
-    from multiprocessing import get_context
+    "Engines and workers of a run; with a language model its price is shown before the first call."
     if lm is None:
         given = [k for k,v in options.items() if v not in (None,False)]
         if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
-        os.environ.setdefault('PYTHONSAFEPATH', '1') # workers import nothing from the current folder when they start
-        fresh = get_context('spawn') # a forked worker waits for threads of torch that it does not have
-        with (ProcessPoolExecutor(workers, fresh) if workers else nullcontext()) as executor: yield engines,executor
+        yield dict(engines, workers=workers)
         return
     tiny = [step for step in ('decompose','extract') if not type(engines[step]).__name__.startswith('Rule')]
     if tiny: raise FastbookError(f"--lm and --{tiny[0]} both say who is to {tiny[0]}; leave one of them out")
     from agentfastbook.local import open_lm
     from agentfastbook.lm_engines import open_engines,show_estimate
     from agentfastbook.pipeline import _questions
-    open_lm(lm) # a wrong name is an error before a folder is made
+    open_lm(lm).check_ready() # a wrong name or no key is an error before a folder is made
+    read = read_book(book)
+    questions = _questions(read, benchmark)[0]
     prompts,hybrid = _prompts(options.pop('prompts'), out),options.pop('hybrid')
     chosen = open_engines(lm, prompts, granularity=engines['decompose'].granularity, retrieve=engines['retrieve'],
                           rules=engines['extract'] if hybrid else None, concurrency=workers or 8, **options)
-    read = read_book(book)
-    print(show_estimate(chosen.estimate(_questions(read, benchmark)[0], read), options['budget_usd']), flush=True)
-    with ThreadPoolExecutor(chosen.lm.door.concurrency) as executor:
-        yield dict(engines, decompose=chosen.decompose, extract=chosen.extract),executor
+    print(show_estimate(chosen.estimate(questions, read), options['budget_usd']), flush=True)
+    with _threads(chosen.lm.door.concurrency) as executor:
+        yield dict(engines, decompose=chosen.decompose, extract=chosen.extract, executor=executor)
     print(chosen.lm.door)
 
 def _show_usage(usage):
@@ -134,8 +113,9 @@ def _show_usage(usage):
     prompts = usage.prompt.str.replace(r'^([0-9a-f]{10})[0-9a-f]+:', r'\1:', regex=True)
     _show(usage.assign(prompt=prompts, seconds=usage.seconds.round(1)).drop(columns=['run','engine']), 6)
 
-@_both_spellings
-@call_parse
+_MOST = 1_000_000 # the largest number that an option takes
+
+@command
 def afb_curate(
     book:str=None, # folder of chapter notebooks `NN_*.ipynb` (default: the bundled sample)
     benchmark:str=None, # JSON file of questions and gold answers (default: the sample's, or --book's questionnaires)
@@ -153,20 +133,23 @@ def afb_curate(
     hybrid:bool=False, # ask the model only for what the rules are unsure of
     standalone:bool=False, # have the model reword each component for the search
     yes_no:float=None, # ask about each sentence, keep those with this probability of yes, 0 to 1; not with Claude
+    retry_failed:bool=False, # ask the model again where all that it said before was cut, refused, empty or not in form
 ):
     "Curate a retrieval dataset from a book and a benchmark: components, passages and verbatim contexts."
     from agentfastbook.pipeline import curate
-    with _plain_errors():
-        book,benchmark = _files(book, benchmark)
-        engines = _engines(granularity, _encoder(late), max_tokens, k, decompose, extract)
-        options = dict(budget_usd=budget_usd, prompts=prompts, hybrid=hybrid, standalone=standalone, yes_no=yes_no)
-        with _chosen(lm, options, out, book, benchmark, engines, workers) as (engines, executor):
-            done = curate(book, benchmark, out, executor=executor, **engines)
-        _show_usage(done.usage)
-        print(done.summary)
-        for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
-        print(f"look at {Path(out)/'report.html'}")
-        if done.errors: sys.exit(1)
+    for option,value,least,most in [('--max-tokens', max_tokens, 1, _MOST), ('--k', k, 1, _MOST),
+                                    ('--workers', workers, 0, 1000), ('--budget-usd', budget_usd, 1e-6, _MOST),
+                                    ('--yes-no', yes_no, 0, 1)]: check_number(option, value, least, most)
+    book,benchmark = _files(book, benchmark)
+    engines = _engines(granularity, _encoder(late), max_tokens, k, decompose, extract)
+    options = dict(budget_usd=budget_usd, prompts=prompts, hybrid=hybrid, standalone=standalone, yes_no=yes_no)
+    with _chosen(lm, options, out, book, benchmark, engines, workers) as chosen:
+        done = curate(book, benchmark, out, retry_failed=retry_failed, **chosen)
+    _show_usage(done.usage)
+    print(done.summary)
+    for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
+    print(f"look at {Path(out)/'report.html'}")
+    if done.errors: sys.exit(1)
 
 # %% ../nbs/40_cli.ipynb #dcbd34fc
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
@@ -211,8 +194,7 @@ def _reading(questions, chapters, index):
     keys = ['components','passages']
     return pd.concat(tables, names=[*keys, 'row']).reset_index(keys)
 
-@_both_spellings
-@call_parse
+@command
 def afb_benchmark(
     book:str=None, # folder of chapter notebooks (default: the bundled sample)
     benchmark:str=None, # JSON file with hand-curated components and contexts (default: the sample's)
@@ -222,6 +204,7 @@ def afb_benchmark(
 ):
     "Print what each engine reaches on a hand-curated benchmark, with 95% bootstrap intervals over questions."
     from agentfastbook import evaluate as e
+    check_number('--max-tokens', max_tokens, 1, _MOST)
     with _plain_errors():
         chapters,questions = _load(book, benchmark)
         encoder = _encoder(late)
@@ -242,8 +225,7 @@ def afb_benchmark(
         _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
 
 # %% ../nbs/40_cli.ipynb #11a430c9
-@_both_spellings
-@call_parse
+@command
 def afb_lint(
     benchmark:str=None, # JSON file in the layout of fastbook-benchmark (default: the sample's)
     book:str=None, # folder of its chapter notebooks; without it, contexts are not checked (default: the sample's)
@@ -262,8 +244,7 @@ def afb_lint(
         if len(defects): sys.exit(1)
 
 # %% ../nbs/40_cli.ipynb #d57f338b
-@_both_spellings
-@call_parse
+@command
 def afb_score(
     pred:str='afb_out/dataset.json', # the dataset to score
     gold:str=None, # the hand-curated benchmark (default: the sample's)

@@ -10,6 +10,7 @@ import argparse,importlib,os,re,sys
 from pathlib import Path
 import pandas as pd
 from .core import FastbookError
+from .commands import check_number,plain_errors,run_command
 from .store import Store
 from .prompts import PromptRepo
 from .provenance import recent_calls,why
@@ -17,6 +18,7 @@ from .causes import bisect,command_metric,kept_metric,prompts_at
 
 # %% ../nbs/40_cli_prompts.ipynb #2625c1d0
 _OUT = 'afb_out' # where `afb_curate` puts a run
+_MOST = 10**12 # the largest threshold
 
 def _repo(path):
     if not Path(path).is_dir():
@@ -58,15 +60,16 @@ def _why(args):
 # %% ../nbs/40_cli_prompts.ipynb #f6454e29
 def _function(repo, name):
     "A metric from the Python function `module:function`."
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd()) # last, so that nothing there takes the place of another module
     module,function = name.split(':')
     try: found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as e: raise FastbookError(f"can't import '{name}': {e}") from e
+    except Exception as e: raise FastbookError(f"can't import '{name}': {type(e).__name__}: {e}") from e
     def metric(commit):
         with prompts_at(repo, commit) as copy: return found(copy)
     return metric
 
 def _bisect(args):
+    check_number('--threshold', args.threshold, -_MOST, _MOST)
     repo,what = _repo(args.repo),args.metric or args.run
     if args.metric and re.fullmatch(r'[\w.]+:\w+', args.metric): metric = _function(repo, args.metric)
     else: metric = command_metric(repo, what, status=bool(args.run))
@@ -82,9 +85,12 @@ def _bisect(args):
     if before: print(repo.diff(before[0].id, found.commit, args.name).patch, end='')
 
 # %% ../nbs/40_cli_prompts.ipynb #b3e5e892
+class _Parser(argparse.ArgumentParser):
+    def error(self, message): raise FastbookError(f'{message[:200]}; see {self.prog} --help')
+
 def _parser():
-    p = argparse.ArgumentParser('afb_prompts', description='Prompts in a Git repository: what they said, what changed, '
-                                'where a result came from, and which change broke it.')
+    p = _Parser('afb_prompts', description='Prompts in a Git repository: what they said, what changed, '
+                'where a result came from, and which change broke it.')
     kinds = p.add_subparsers(dest='command', required=True, metavar='log|diff|why|bisect')
     def add(name, run, about):
         sub = kinds.add_parser(name, help=about, description=about[0].upper()+about[1:]+'.')
@@ -122,8 +128,8 @@ def afb_prompts(
     argv:list[str]|None=None, # words after the command's name; None: those of this process
 )->None: # prints; leaves with status 2 after an error
     "The command `afb_prompts`."
-    args = _parser().parse_args(argv)
-    try: args.run_command(args)
-    except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)
-    except KeyboardInterrupt: print('stopped', file=sys.stderr); sys.exit(130)
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1) # `| head` has read enough
+    def work():
+        args = _parser().parse_args(argv)
+        args.run_command(args)
+    if argv is None: return run_command(work)
+    with plain_errors(): work()

@@ -12,7 +12,8 @@ from concurrent.futures import (FIRST_COMPLETED,BrokenExecutor,Executor,ProcessP
                                 wait)
 from contextlib import contextmanager
 from multiprocessing import get_context
-from threading import Thread
+from threading import RLock,Thread
+from tqdm import tqdm
 from .core import FastbookError
 
 # %% ../nbs/03_workers.ipynb #08f19eb1
@@ -23,9 +24,10 @@ def _end_with(pipe):
         except (EOFError, OSError): os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop(_SAFE, None)
+    tqdm.set_lock(RLock()) # its usual one would outlive a worker that is killed
     Thread(target=watch, daemon=True).start()
 
-_SAFE = 'PYTHONSAFEPATH'
+_SAFE,_GRACE = 'PYTHONSAFEPATH',5 # seconds for a worker that has nothing to do
 
 @contextmanager
 def _starting():
@@ -49,12 +51,15 @@ class _Pool(ProcessPoolExecutor):
     def submit(self, *args, **kwargs):
         with _starting(): return super().submit(*args, **kwargs)
 
-    def end(self):
-        for process in list((self._processes or {}).values()): process.kill()
-        self._hold.close()
+    def end(self, at_once=True):
+        "End the workers; a worker that was killed while it wrote a result could keep `shutdown` waiting."
+        processes = list((self._processes or {}).values())
         ending = Thread(target=self.shutdown, kwargs=dict(cancel_futures=True), daemon=True)
-        ending.start()
-        ending.join(5) # a worker that was killed while it wrote a result can keep it from ending
+        if not at_once: ending.start(); ending.join(_GRACE)
+        for process in processes: process.kill()
+        self._hold.close()
+        if at_once: ending.start()
+        ending.join(_GRACE)
 
 
 # %% ../nbs/03_workers.ipynb #d455475b
@@ -79,8 +84,8 @@ class Workers:
         self.executor = _Pool(self.workers) if self.own else executor
 
     def __enter__(self): return self
-    def __exit__(self, *args):
-        if self.own: self.executor.end()
+    def __exit__(self, kind, *args):
+        if self.own: self.executor.end(at_once=kind is not None)
 
     def check(self,
         *shared, # what all tasks have in common
