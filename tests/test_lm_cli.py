@@ -131,3 +131,60 @@ def test_a_server_of_ones_own(server, tmp_path):
 def test_what_can_not_work_is_one_line(options, environment, words, server, tmp_path):
     done = curate(server, tmp_path/'out', *options, **environment)
     assert done.returncode == 2 and words in done.stderr.splitlines()[-1] and not server.received
+
+
+def runs(out):
+    "The numbers of the runs in a store, and the last one for those who look at results."
+    with Store(out/'traces.db') as store: return store.runs().run.tolist(), store.last_run()
+
+
+def test_a_failed_start_leaves_nothing(server, tmp_path):
+    "No key: no price, no folder. And over budget at the first call: no run that others would take for the last one."
+    lm, out = ['--lm', 'claude-haiku-4-5'], tmp_path/'out'
+    done = curate(server, out, *lm, ANTHROPIC_API_KEY='')
+    assert done.returncode == 2 and done.stdout == '' and len(done.stderr.splitlines()) == 1 and not out.exists()
+    assert curate(server, out).returncode == 0
+    assert runs(out) == ([1], 1)
+    for options, environment in [([], dict(ANTHROPIC_API_KEY='')), (['--budget-usd', '.000001'], {}), (['--prompts', 'none@x'], {})]:
+        assert curate(server, out, *lm, *options, **environment).returncode == 2
+        assert runs(out) == ([1], 1), options
+    judge = subprocess.run([str(Path(sys.executable).parent/'afb_judge'), '--run', str(out)], capture_output=True, text=True)
+    assert judge.returncode == 0 and 'verbatim' in judge.stdout
+    assert not server.received
+
+
+def test_retry_failed(server, tmp_path):
+    "Replies that are refused again and again fail their question, for nothing, until somebody asks for new samples."
+    def refusing(body):
+        if 'dough' in body_text(body) and body_text(body).startswith('Answer'): return Answer('', stop='refusal')
+        return answer(body)
+    server.answer = refusing
+    lm, out = ['--lm', 'claude-haiku-4-5'], tmp_path/'out'
+    first = curate(server, out, *lm)
+    assert first.returncode == 1 and 'refused' in first.stderr
+    failed, n = first.stderr.count('failed: '), len(server.paid)
+    server.answer = answer
+    again = curate(server, out, *lm)
+    assert again.returncode == 1 and again.stderr.count('failed: ') == failed and len(server.paid) == n, 'not asked, not paid'
+    retried = curate(server, out, *lm, '--retry-failed')
+    assert retried.returncode == 0 and len(server.paid) > n
+    n = len(server.paid)
+    assert curate(server, out, *lm, '--retry-failed').returncode == 0 and len(server.paid) == n
+
+
+@pytest.mark.parametrize('number,status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_while_models_write(number, status, server, tmp_path):
+    "Nobody waits for calls that are on their way, and the same command goes on."
+    server.latency = .1
+    run = start(server, tmp_path/'out', '--lm', 'claude-haiku-4-5', '--workers', '4')
+    until = time.monotonic()+120
+    while len(server.paid) < 9 and time.monotonic() < until: time.sleep(.01)
+    server.latency = 60
+    time.sleep(.5)
+    began = time.monotonic()
+    run.send_signal(number)
+    stdout, stderr = run.communicate(timeout=30)
+    assert time.monotonic()-began < 10 and run.returncode == status
+    assert 'stopped; what is saved stays' in stderr and 'Traceback' not in stderr
+    server.latency = 0
+    assert curate(server, tmp_path/'out', '--lm', 'claude-haiku-4-5', '--workers', '4').returncode == 0
