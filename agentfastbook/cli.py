@@ -35,9 +35,12 @@ def _show(table, digits=3):
 
 # %% ../nbs/40_cli.ipynb #c0c6d877
 def _encoder(late):
-    "The token encoder for the option --late; it loads its model when it is first used."
+    "The token encoder for the option --late, with its model, so that what is missing is said before the work."
+    if late is None: return None
     from agentfastbook.encode import token_encoder
-    return token_encoder(late) if late else None
+    encoder = token_encoder(late)
+    encoder.model
+    return encoder
 
 def _index(encoder):
     "BM25, or with an encoder BM25 and late interaction."
