@@ -86,7 +86,7 @@ def _by_hand(codes, labels, calls):
     marked = labels[(labels['name'] == FIRST) & labels.value.eq(True)]
     if calls is not None: marked = on_calls(marked, calls)
     elif len(traces := marked[marked.part.str.match(r'call \d')]):
-        raise FastbookError(f"{len(traces)} labels {FIRST!r} are on a call of a trace, such as {traces.part.iloc[0]!r}; "
+        raise FastbookError(f"{len(traces)} labels {FIRST!r} are on a call of a trace, first {traces.part.iloc[0]!r}; "
                             "give `calls`, as from `Store.calls`, to say which one that is")
     return codes.call.isin(set(marked.call))
 

@@ -202,8 +202,8 @@ def transitions(
         raise FastbookError(f"the outcomes have no column {missing[0]!r}; give item, step and passed")
     for step,passed in zip(outcomes['step'], outcomes['passed']):
         if not isinstance(passed, (bool,np.bool_)):
-            raise FastbookError(f"passed is {passed!r} for step {step!r}; it must be True or False: leave steps out that "
-                                "nobody has judged")
+            raise FastbookError(f"passed is {passed!r} for step {step!r}; it must be True or False: leave steps "
+                                "out that nobody has judged")
     reached,failed = {},{}
     for _,trace in outcomes.groupby('item', sort=False):
         before = START
@@ -225,8 +225,8 @@ def outcomes_of(
     if len(odd := codes[~codes['step'].isin(list(steps))]):
         name = f"step {odd['step'].iloc[0]!r}, not one of {', '.join(steps)}" if odd['step'].iloc[0] else \
                "no step, as they are about whole traces"
-        raise FastbookError(f"{len(odd)} notes have {name}, first on {odd['item'].iloc[0]!r}: they would count as passed; "
-                            "give all steps, note on a call of the trace, or leave them out")
+        raise FastbookError(f"{len(odd)} notes have {name}, first on {odd['item'].iloc[0]!r}: they would count as "
+                            "passed; give all steps, note on a call of the trace, or leave them out")
     if len(lost := codes[~codes['item'].isin(read)]):
         raise FastbookError(f"{len(lost)} notes are on traces that are not among those read, first "
                             f"{lost['item'].iloc[0]!r}; give the names of all traces that were read")

@@ -254,7 +254,8 @@ def _call_of(span, a, id):
         engine=kept.get('engine') or a.get('llm.model_name', ''), error=span.get('status_message') or '',
         input=_load(a.get('input.value'), a.get('input.mime_type')), seconds=kept.get('seconds'),
         output=_load(a.get('output.value'), a.get('output.mime_type')), raw=kept.get('raw', ''),
-        prompt=a.get('llm.prompt_template.version', ''), **{k:kept.get(k) for k in _PLACE}, input_tokens=a.get('llm.token_count.prompt', 0),
+        prompt=a.get('llm.prompt_template.version', ''), **{k:kept.get(k) for k in _PLACE},
+        input_tokens=a.get('llm.token_count.prompt', 0),
         output_tokens=a.get('llm.token_count.completion', 0), usd=a.get('llm.cost.total', kept.get('usd')))
 
 def from_openinference(

@@ -89,9 +89,10 @@ def _read(row, name, kind):
                             f"or delete that row of table `{kind}`") from None
 
 def _marks(store, kind, key, history, call):
+    about,where = ([], '') if call is None else ([call], 'where call=?')
     rows = store._rows(f'select {kind}.*, act.created, act.annotator, act.sampling, act.undone '
                        f'from {kind} join act on act.id={kind}.act '
-                       f"{'' if call is None else 'where call=?'} order by {kind}.id", *([] if call is None else [call]))
+                       f'{where} order by {kind}.id', *about)
     for row in rows:
         for k in ('sampling','value')[:1+(kind == 'label')]: row[k] = _read(row, k, kind)
     if history: return rows
@@ -198,8 +199,8 @@ def _reviewed_calls(store):
     given = given[(given['name'] == 'span') & given.value.map(_is_decision)]
     for id,group in sorted(given.groupby('call', sort=False), key=lambda pair: pair[1].act.max()):
         for row in store._rows("""select distinct item.name, call.* from call
-                join (select item, call from item_call union select item, call from earlier) as made on made.call=call.id
-                join item on item.id=made.item where call.id=? and step='extract'
+                join (select item, call from item_call union select item, call from earlier) as made
+                on made.call=call.id join item on item.id=made.item where call.id=? and step='extract'
                 and json_extract(input, '$.component.text') is not null""", id):
             call = parse_call(row)
             yield row['name'],call['input'],call['output'],list(group.itertuples())

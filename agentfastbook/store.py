@@ -119,8 +119,8 @@ def _number(call, name, value):
     except (TypeError, OverflowError): fine = False
     if fine: return int(value) if whole else float(value)
     rule = f'a whole number from {least} to 2**63-1' if whole else 'a finite number'+', at least 0'*(name == 'usd')
-    raise FastbookError(f"{name} of a call of step {call.step!r:.60} is {_shown(value)}; it must be {rule}: mend it, or "
-                        "leave it out")
+    raise FastbookError(f"{name} of a call of step {call.step!r:.60} is {_shown(value)}; it must be {rule}: "
+                        "mend it, or leave it out")
 
 def _shown(value):
     try: return f'{value!r:.60}'
@@ -320,7 +320,7 @@ def save_item(self:Store,
     run:int, # number from `start_run`
     item:Item, # finished or failed
 )->None:
-    "Write an item and its calls, all or nothing; an earlier failure is replaced, a finished item only by a finished one."
+    "Write an item and its calls, all or nothing; what is finished is replaced only by what is finished, too."
     rows = [_call_row(call) for call in item.calls]
     name,error = _clean(item.name),_clean(item.error)
     with self._write() as db:
@@ -382,8 +382,8 @@ def discard_run(self:Store,
 )->None:
     "Forget a run that failed at its start: it has no item, or only calls to models that nobody answered."
     paid = """select 1 from run_item join item on item.id=run_item.item left join item_call on item_call.item=item.id
-        left join call on call.id=item_call.call where run=?1 and (item.error='' or usd > 0 or input_tokens+output_tokens > 0
-        or (select json_extract(config, '$.lm') from run where id=?1) is null)"""
+        left join call on call.id=item_call.call where run=?1 and (item.error='' or usd > 0
+        or input_tokens+output_tokens > 0 or (select json_extract(config, '$.lm') from run where id=?1) is null)"""
     with self._write() as db:
         if db.execute(paid, (run,)).fetchone(): return
         db.execute('delete from run_item where run=?', (run,))
