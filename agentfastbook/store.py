@@ -246,6 +246,11 @@ class Store:
         if tables and not {'run','item','call'} <= set(tables) or version < 0 or bool(version) != bool(tables):
             raise FastbookError(f"can't open the store '{self.path.name}': it is a database of another program, with "
                                 f"{', '.join(tables[:3]) or 'no tables'}; give the path of a store file, or a new name")
+        if version == len(_MIGRATIONS):
+            have = {r['name'] for r in self._db.execute('pragma table_info(call)')}
+            if lost := {f.name for f in fields(Call)}-have:
+                raise FastbookError(f"the store '{self.path.name}' lacks the column {min(lost)!r} of table `call`; "
+                                    "copy a backup back")
         return version
 
     def _migrate(self):
@@ -314,6 +319,7 @@ def _insert(db, table, row, conflict=''):
     db.execute(f"insert into {table}({','.join(row)}) values ({','.join('?'*len(row))}) {conflict}", [*row.values()])
 
 _REPLACE = 'on conflict(id) do update set name=excluded.name, error=excluded.error'
+_MEND = 'on conflict(id) do update set input=excluded.input, output=excluded.output' # the same, unless the row was damaged
 
 @patch
 def save_item(self:Store,
@@ -325,7 +331,7 @@ def save_item(self:Store,
     name,error = _clean(item.name),_clean(item.error)
     with self._write() as db:
         done = db.execute("select 1 from item where id=? and error=''", (item.id,)).fetchone()
-        for row in rows: _insert(db, 'call', row, 'on conflict(id) do nothing')
+        for row in rows: _insert(db, 'call', row, _MEND)
         if error and done: later = [row['id'] for row in rows]
         else:
             _insert(db, 'item', dict(id=item.id, name=name, error=error), _REPLACE)
@@ -345,7 +351,8 @@ def find_item(self:Store,
     "Look for an item that some run has finished."
     found = self._rows("select name from item where id=? and error=''", id)
     if not found: return None
-    calls = self._rows('select call.* from item_call join call on call.id=call where item=? order by position', id)
+    calls = self._rows('select call.* from item_call left join call on call.id=call where item=? order by position', id)
+    if any(c['id'] is None for c in calls): return None # somebody deleted a call: it must be made again
     return Item(id, found[0]['name'], tuple(map(_row_call, calls)))
 
 @patch

@@ -555,3 +555,30 @@ def test_tables_come_back_exactly_and_no_cell_can_be_run(rows, ending):
                 number = text.lstrip('-').replace('.', '', 1).replace('e', '', 1).replace('-', '', 1).replace('+', '', 1).isdigit()
                 assert not text.lstrip().startswith(('=', '+', '@', '＝')) and (number or not text.lstrip().startswith('-'))
     finally: path.unlink()
+
+
+# An item that was damaged
+
+@pytest.mark.parametrize('change,healed', [
+    ("update call set output='5' where rowid=2", False), ("update call set output='{' where rowid=2", False),
+    ("update call set input='[]' where rowid=2", False), ('delete from call where rowid=2', True)])
+def test_a_damaged_call_fails_its_question_only_and_is_made_again(run, tmp_path, change, healed):
+    out = tmp_path/'out'
+    shutil.copytree(run, out)
+    def again(): return curate(sample_path(), sample_path()/'benchmark.json', out, progress=False)
+    with Store(out/'traces.db') as store: store._db.execute(change)
+    done = again()
+    assert len(done.errors) == (0 if healed else 1) and len(done.questions)+len(done.errors) == 21
+    if not healed:
+        (name, told), = done.errors.items()
+        assert 'delete' in told or 'mend' in told
+        with Store(out/'traces.db') as store: store._db.execute('delete from item where name=?', (name,))
+        assert not again().errors
+    assert (out/'dataset.json').read_bytes() == (run/'dataset.json').read_bytes()
+
+
+def test_a_store_without_a_column_is_refused(run, tmp_path):
+    shutil.copy(run/'traces.db', tmp_path/'traces.db')
+    with sqlite3.connect(tmp_path/'traces.db') as db: db.execute('alter table call rename column output to x')
+    db.close()
+    with pytest.raises(FastbookError, match="lacks the column 'output' of table `call`"): Store(tmp_path/'traces.db')
