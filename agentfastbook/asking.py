@@ -21,7 +21,7 @@ from .reply import LMError,Reply,Request,make_request,redact
 from .store import Call,Store
 from .door import LM
 from .prompts import PromptRepo
-from .provenance import find_call,keep_parts
+from .provenance import keep_parts
 
 # %% ../nbs/08_asking.ipynb #22e81de1
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _made(lm, request, step, prompt, reply, error):
     "The call as the door has recorded it; without a record, as far as it is known."
     call,store = Call(step, repr(lm), redact(request.data), prompt=prompt),lm.door.store
     item = store.find_item(request.key(repr(lm))) if store else None
-    found = item.calls[0] if item else find_call(store, call.id) if store else None
+    found = item.calls[0] if item else store.find_made(call.key) if store else None
     if found: return found
     call = replace(call, error=str(error or ''))
     if reply is None: return call

@@ -18,7 +18,7 @@ from .secrets import refuse_secrets
 from .templates import estimate_tokens
 from .reply import Price,Usage,cost
 from .prompts import PromptRepo
-from .provenance import Asker,find_call,keep_parts,why
+from .provenance import Asker,keep_parts,why
 from .store import Call,Item,Store
 
 # %% ../nbs/08_causes.ipynb #467c2f0d
@@ -164,10 +164,10 @@ def kept_metric(
     refuse_secrets(name, "the metric's name")
     def remembered(commit):
         asked = Call('metric', name, dict(prompts=str(repo._commit_of(commit).tree.id)))
-        found = find_call(store, asked.id)
+        found = store.find_made(asked.key)
         if found: return found.output
         call = Call('metric', name, asked.input, metric(commit), prompt=commit)
-        store.save_item(store.start_run(dict(metric=name)), Item(call.id, f'metric {call.id}', (call,)))
+        store.save_item(store.start_run(dict(metric=name)), Item(call.key, f'metric {call.key}', (call,)))
         return call.output
     return remembered
 
@@ -226,7 +226,7 @@ def blame_result(
     return Blame(pd.DataFrame(rows), usd, told.call)
 
 def _stored(asker, parts):
-    call = find_call(asker.store, Call(asker.step, asker.engine, dict(parts=keep_parts(asker.repo, parts))).id)
+    call = asker.store.find_made(Call(asker.step, asker.engine, dict(parts=keep_parts(asker.repo, parts))).key)
     return call if call and not call.error else None
 
 def _check_budget(usd, budget, calls):

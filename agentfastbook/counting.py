@@ -200,6 +200,10 @@ def transitions(
     "For each passage between steps: how many traces came through without a failure, and how many failed there first?"
     if missing := [c for c in ('item','step','passed') if c not in outcomes.columns]:
         raise FastbookError(f"the outcomes have no column {missing[0]!r}; give item, step and passed")
+    for step,passed in zip(outcomes['step'], outcomes['passed']):
+        if not isinstance(passed, (bool,np.bool_)):
+            raise FastbookError(f"passed is {passed!r} for step {step!r}; it must be True or False: leave steps "
+                                "out that nobody has judged")
     reached,failed = {},{}
     for _,trace in outcomes.groupby('item', sort=False):
         before = START
@@ -217,8 +221,17 @@ def outcomes_of(
     steps:Sequence[str]=STEPS, # that every trace goes through, in this order
 )->pd.DataFrame: # item, step, passed
     "Outcomes of traces that all take the same steps: a step without a note on a failure has passed."
+    read = list(dict.fromkeys(read))
+    if len(odd := codes[~codes['step'].isin(list(steps))]):
+        name = f"step {odd['step'].iloc[0]!r}, not one of {', '.join(steps)}" if odd['step'].iloc[0] else \
+               "no step, as they are about whole traces"
+        raise FastbookError(f"{len(odd)} notes have {name}, first on {odd['item'].iloc[0]!r}: they would count as "
+                            "passed; give all steps, note on a call of the trace, or leave them out")
+    if len(lost := codes[~codes['item'].isin(read)]):
+        raise FastbookError(f"{len(lost)} notes are on traces that are not among those read, first "
+                            f"{lost['item'].iloc[0]!r}; give the names of all traces that were read")
     failing = set(zip(codes['item'], codes['step']))
-    return pd.DataFrame([(i, s, (i, s) not in failing) for i in dict.fromkeys(read) for s in steps],
+    return pd.DataFrame([(i, s, (i, s) not in failing) for i in read for s in steps],
                         columns=['item','step','passed'])
 
 # %% ../nbs/24_counting.ipynb #be421660

@@ -8,7 +8,7 @@ __all__ = ['Evals', 'import_author_evals']
 # %% ../nbs/25_evals.ipynb #b9875cfd
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass,replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ import pandas as pd
 from .core import FastbookError,content_id
 from .benchmark import Benchmark,find_components,parse_benchmark,unquote
 from .store import Call,Item,Store
-from .labels import Label,Note,annotate
+from .labels import Label,Note,annotate_new
 from .matching import LABELS
 
 # %% ../nbs/25_evals.ipynb #e664c44c
@@ -61,12 +61,16 @@ class Evals:
     benchmark:Benchmark # questions with the gold components
     items:tuple[Item,...] # fit for `Store.save_item`
 
-def _item(entry, model, path):
+def _item(entry, model, path, seen):
     answer = unquote(entry['gold_standard_answer'])
     asked = dict(question=unquote(entry['question_text']), gold_answer=answer)
     call = Call('decompose', f'{model} ({path.stem})', asked, _output(answer, entry[f'{model}_components']), usd=None)
     name = f"{entry['chapter']}/{entry['question_number']}"
-    return Item(content_id('evals', name, call.id, call.output), name, (call,))
+    seen[name, call.id] = attempt = seen.get((name, call.id), 0)+1
+    again = (attempt,) if attempt > 1 else () # the same answer once more is an item of its own
+    return Item(content_id('evals', name, call.key, call.output, *again), name, (replace(call, attempt=attempt),))
+
+def _note(entry): return str(entry.get('notes') or '').strip()
 
 def _marks(item, entry, given)->Iterator[Label|Note]:
     "What the person said about one answer."
@@ -77,7 +81,7 @@ def _marks(item, entry, given)->Iterator[Label|Note]:
             if value: yield Label(call.id, name, True, f'component {i}', content=seen)
     for i,value in enumerate(entry.get('ground_truth_annotations', []), 1):
         if value: yield Label(call.id, 'missing', True, f'gold {i}', content=seen)
-    if entry.get('notes', '').strip(): yield Note(call.id, entry['notes'].strip(), content=seen)
+    if note := _note(entry): yield Note(call.id, note, content=seen)
 
 def _v1(entry):
     "The entry as a question of a benchmark file."
@@ -97,13 +101,13 @@ def _tables(rows, annotator):
         gold = zip(_texts(entry['ground_truth_components']), entry.get('ground_truth_annotations') or [])
         for i,(texts,value) in enumerate(gold, 1):
             missing.append({**same, 'part':f'gold {i}', 'component':' '.join(texts), 'missing':bool(value)})
-        note = dict(step='decompose', part='', text=entry.get('notes', '').strip(), annotator=annotator)
+        note = dict(step='decompose', part='', text=_note(entry), annotator=annotator)
         notes.append({**same, **note})
     return pd.DataFrame(components),pd.DataFrame(missing),pd.DataFrame(notes)
 
 def import_author_evals(
     path:str|Path, # a file such as evals-haiku-3.5.json
-    store:Store|None=None, # a run with calls, labels and notes is added; items that it has are left alone
+    store:Store|None=None, # a run with calls, labels and notes is added, those that it has once only
     annotator:str='Vishal Bakshi', # who labelled
 )->Evals: # tables, benchmark and items
     "Read a hand-made evaluation of decompositions."
@@ -113,11 +117,11 @@ def import_author_evals(
     except ValueError as e: raise FastbookError(f"'{path.name}' is not valid JSON: {e}") from None
     if not isinstance(entries, list) or not entries:
         raise FastbookError(f"'{path.name}' must be a list with an entry for each answer, as in evals-haiku-3.5.json")
-    rows = []
+    rows,seen = [],{}
     for i,entry in enumerate(entries):
         try: model,given = _check_entry(entry)
         except FastbookError as e: raise FastbookError(f"entry {i} of '{path.name}': {e}") from None
-        rows.append((_item(entry, model, path), entry, given))
+        rows.append((_item(entry, model, path, seen), entry, given))
     if store is not None: _save(store, rows, path, annotator)
     benchmark = parse_benchmark(dict(questions=[_v1(e) for e in entries]))
     return Evals(*_tables(rows, annotator), benchmark, tuple(item for item,_,_ in rows))
@@ -125,8 +129,7 @@ def import_author_evals(
 def _save(store, rows, path, annotator):
     run = store.start_run(dict(evals=path.name, annotator=annotator))
     for item,entry,given in rows:
-        if store.find_item(item.id): store.link_item(run, item.id); continue
-        store.save_item(run, item)
-        marks = list(_marks(item, entry, given))
-        if marks: annotate(store, annotator, *marks, sampling=dict(how='all', file=path.name))
+        if store.find_item(item.id): store.link_item(run, item.id)
+        else: store.save_item(run, item)
+        annotate_new(store, annotator, *_marks(item, entry, given), sampling=dict(how='all', file=path.name))
     store.finish_run(run)

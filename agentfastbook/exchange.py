@@ -7,17 +7,25 @@ __all__ = ['JSON_COLUMNS', 'NOTE', 'write_table', 'read_table', 'notes_to_labels
            'from_openinference', 'to_evaluation_events', 'from_evaluation_events', 'to_inspect', 'from_inspect']
 
 # %% ../nbs/26_exchange.ipynb #489f2cad
-import io,json,math
-from collections.abc import Sequence
+import csv,io,json,math,re
+from collections import Counter
+from collections.abc import Iterator,Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from .core import FastbookError,content_id
+from .core import FastbookError,content_id,write_file
 
 # %% ../nbs/26_exchange.ipynb #87daa75c
 JSON_COLUMNS = ('input','output','value','sampling','spans','content_spans') # JSON where a cell can only be text
-_NUMBERS = dict(seconds=float, usd=float, input_tokens=int, output_tokens=int, act=int, undone=None)
+_NUMBERS = dict(seconds=float, usd=float, input_tokens=int, output_tokens=int, act=int, undone=None, number=int,
+                attempt=int)
+_RUNS = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])") # what a spreadsheet would run, with or without a guard
+_NUMBER = re.compile(r'-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?', re.ASCII)
+
+def _guard(text): return "'"+text if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
+def _unguard(text): return text[1:] if text.startswith("'") and _RUNS.match(text) else text
 
 def _plain(value):
     "None for what pandas takes as missing."
@@ -38,26 +46,58 @@ def _decode(df):
         if name in JSON_COLUMNS: df[name] = pd.Series([json.loads(v) for v in df[name]], df.index, dtype=object)
     return df
 
+@contextmanager
+def _errors(path, what):
+    "What files, JSON and Parquet complain about, as our error."
+    try: yield
+    except ImportError: raise FastbookError("Parquet needs pyarrow: pip install 'agentfastbook[analysis]'") from None
+    except (ValueError, TypeError, RecursionError, OSError, csv.Error) as e:
+        raise FastbookError(f"'{path.name}' can't be {what}: {e}") from None
+
+def _once(names, path):
+    if twice := [name for name,n in Counter(map(str, names)).items() if n > 1]:
+        raise FastbookError(f"'{path.name}': column {twice[0]!r} is there twice; rename one")
+
+def _csv_text(df):
+    text = io.StringIO(newline='')
+    out = csv.writer(text, lineterminator='\r\n')
+    def cells(row): return [_guard(v) if isinstance(v, str) else v for v in row]
+    out.writerow(cells(map(str, df.columns)))
+    out.writerows(cells(row.values()) for row in _rows(_encode(df)))
+    return text.getvalue()
+
+def _cleaned(df):
+    "Texts that every file can hold."
+    def clean(v): return v.encode('utf-8', 'backslashreplace').decode() if isinstance(v, str) else v
+    return df.apply(lambda column: column.map(clean) if column.dtype == object or column.dtype == 'str' else column)
+
 def write_table(
     df:pd.DataFrame, # calls, labels, notes, or any other table of texts, numbers and `JSON_COLUMNS`
     path:str|Path, # ends in .csv, .parquet or .jsonl
 )->Path: # the same path
     "Write a table; the ending of the name says how."
     path = Path(path)
-    if path.suffix == '.jsonl':
-        path.write_text(''.join(json.dumps(r, ensure_ascii=False)+'\n' for r in _rows(df)), encoding='utf-8')
-    elif path.suffix == '.csv': path.write_bytes(_encode(df).to_csv(index=False, lineterminator='\r\n').encode('utf-8'))
-    elif path.suffix == '.parquet': _parquet(lambda: _encode(df).to_parquet(path, index=False))
-    else: raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; name it so")
+    _once(df.columns, path)
+    with _errors(path, 'written'):
+        if path.suffix == '.jsonl': write_file(path, (json.dumps(r, ensure_ascii=False)+'\n' for r in _rows(df)))
+        elif path.suffix == '.csv': write_file(path, [_csv_text(df)])
+        elif path.suffix == '.parquet': _cleaned(_encode(df)).to_parquet(path, index=False)
+        else: raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; name it so")
     return path
 
-def _parquet(do):
-    try: return do()
-    except ImportError: raise FastbookError("Parquet needs pyarrow: pip install 'agentfastbook[analysis]'") from None
+def _csv_rows(text):
+    limit = csv.field_size_limit(2**31-1)
+    try: return [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row]
+    finally: csv.field_size_limit(limit)
 
 def _read_csv(path):
-    text = path.read_bytes().decode('utf-8-sig') # not read_text, which changes line ends inside of texts
-    df = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False) if text.strip() else pd.DataFrame()
+    header,*rows = _csv_rows(path.read_bytes().decode('utf-8-sig')) or [[]]
+    header = list(map(_unguard, header))
+    _once(header, path)
+    if odd := [(i, len(row)) for i,row in enumerate(rows, 1) if len(row) != len(header)]:
+        raise FastbookError(f"row {odd[0][0]} of '{path.name}' has {odd[0][1]} cells, but there are {len(header)} "
+                            "columns; mend the row")
+    df = pd.DataFrame([list(map(_unguard, row)) for row in rows], columns=header, dtype=object)
     for name,kind in _NUMBERS.items():
         if name in df: df[name] = pd.Series([(kind or str)(v) if v else None for v in df[name]], df.index, dtype=object)
     return df
@@ -70,12 +110,11 @@ def read_table(
     if path.suffix not in ('.csv','.parquet','.jsonl'):
         raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; convert it to one of them")
     if not path.is_file(): raise FastbookError(f"no file '{path.name}'; check the path")
-    try:
+    with _errors(path, 'read'):
         if path.suffix == '.csv': return _decode(_read_csv(path))
-        if path.suffix == '.parquet': return _decode(_parquet(lambda: pd.read_parquet(path)))
+        if path.suffix == '.parquet': return _decode(pd.read_parquet(path))
         lines = path.read_bytes().decode('utf-8').split('\n')
         return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
-    except ValueError as e: raise FastbookError(f"'{path.name}' can't be read: {e}") from None
 
 # %% ../nbs/26_exchange.ipynb #67fcf90f
 NOTE = 'note' # name of a label that is a note
@@ -116,6 +155,8 @@ def _annotations(labels):
         attributes |= {f'annotations.{i}.annotation.{k}':v for k,v in found.items() if v is not None}
     return attributes
 
+_PLACE = ('item_id','number','attempt','asked','was') # of a call, in metadata
+
 def _span_kind(call):
     if call['step'] == 'retrieve': return 'RETRIEVER'
     return 'LLM' if call['raw'] or call['input_tokens'] else 'CHAIN'
@@ -124,7 +165,7 @@ def _span(call, labels):
     attributes = {'openinference.span.kind': _span_kind(call), 'input.value': _json(call['input']),
                   'input.mime_type': 'application/json', 'output.value': _json(call['output']),
                   'output.mime_type': 'application/json',
-                  'metadata': _json({k:call[k] for k in ('item','engine','seconds','raw','usd')})}
+                  'metadata': _json({k:call[k] for k in ('item','engine','seconds','raw','usd',*_PLACE) if k in call})}
     if call['step'] == 'retrieve':
         for i,document in enumerate(call['output'] or []):
             attributes |= {f'retrieval.documents.{i}.document.{k}':document[k] for k in ('id','score') if k in document}
@@ -177,6 +218,32 @@ def _label_of(call, name, score, label, why, annotator, metadata):
 
 _LABEL_COLUMNS = ['created','annotator','call','part','name','value','why','sampling','content']
 
+def _placed(calls):
+    "A table of calls; those of another tool are numbered in the order in which they come."
+    numbers = Counter()
+    for call in calls:
+        call['item_id'] = call.get('item_id') or call['item']
+        numbers[call['item_id']] += 1
+        for name,value in dict(number=numbers[call['item_id']], attempt=1, asked='', was='').items():
+            if call.get(name) is None: call[name] = value
+    return pd.DataFrame(calls)
+
+@contextmanager
+def _entry(what, number):
+    "What is missing in an entry, as our error."
+    try: yield
+    except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as e:
+        problem = f'lacks {e}' if isinstance(e, KeyError) else f'is not as it should be ({e})'
+        raise FastbookError(f"{what} {number} {problem}; mend it, or leave it out") from e
+
+def _apart(call, seen):
+    "The call, with an id of its own if another one with other content has the same."
+    content = content_id(*[json.dumps(call[k], default=str) for k in ('step','engine','input','output','error')])
+    held = seen.setdefault(call['id'], [])
+    if content not in held: held.append(content)
+    at = held.index(content)+1
+    return call if at == 1 else {**call, 'id': f"{call['id']}#{at}"}
+
 def _call_of(span, a, id):
     "A call from a span with its flattened attributes."
     kept = _load(a.get('metadata'))
@@ -187,24 +254,26 @@ def _call_of(span, a, id):
         engine=kept.get('engine') or a.get('llm.model_name', ''), error=span.get('status_message') or '',
         input=_load(a.get('input.value'), a.get('input.mime_type')), seconds=kept.get('seconds'),
         output=_load(a.get('output.value'), a.get('output.mime_type')), raw=kept.get('raw', ''),
-        prompt=a.get('llm.prompt_template.version', ''), input_tokens=a.get('llm.token_count.prompt', 0),
+        prompt=a.get('llm.prompt_template.version', ''), **{k:kept.get(k) for k in _PLACE},
+        input_tokens=a.get('llm.token_count.prompt', 0),
         output_tokens=a.get('llm.token_count.completion', 0), usd=a.get('llm.cost.total', kept.get('usd')))
 
 def from_openinference(
     spans:Sequence[dict], # spans as JSON data, their attributes flat or nested
-)->tuple[pd.DataFrame,pd.DataFrame]: # calls as from `Store.calls`, labels as from `labels.labels`
-    "Calls and labels from OpenInference spans of any tool."
-    calls,labels = [],[]
+)->tuple[pd.DataFrame,pd.DataFrame]: # calls as from `Store.calls`, a row for each span; labels as from `labels.labels`
+    "Calls and labels from OpenInference spans of any tool; other spans with the same id get '#2', '#3', ... added."
+    calls,labels,seen = [],[],{}
     for i,span in enumerate(spans):
         if not isinstance(span, dict) or 'attributes' not in span:
             raise FastbookError(f"span {i} has no attributes; give OpenInference spans as dicts")
-        a = _flatten(span['attributes'])
-        id = span.get('context', {}).get('span_id') or span.get('span_id') or str(i)
-        calls.append(_call_of(span, a, id))
-        for found in _groups(a, 'annotations', 'evaluations'):
-            values = [found.get(k) for k in ('score','label','explanation','identifier')]
-            labels.append(_label_of(id, found.get('name', ''), *values, _load(found.get('metadata'))))
-    return pd.DataFrame(calls),pd.DataFrame(labels, columns=_LABEL_COLUMNS)
+        with _entry('span', i):
+            a = _flatten(span['attributes'])
+            id = span.get('context', {}).get('span_id') or span.get('span_id') or str(i)
+            calls.append(_apart(_call_of(span, a, id), seen))
+            for found in _groups(a, 'annotations', 'evaluations'):
+                values = [found.get(k) for k in ('score','label','explanation','identifier')]
+                labels.append(_label_of(calls[-1]['id'], found.get('name', ''), *values, _load(found.get('metadata'))))
+    return _placed(calls),pd.DataFrame(labels, columns=_LABEL_COLUMNS)
 
 # %% ../nbs/26_exchange.ipynb #eb4c96ef
 _OWN = 'agentfastbook.'
@@ -229,20 +298,25 @@ def from_evaluation_events(
 )->pd.DataFrame: # labels as from `labels.labels`
     "Labels from `gen_ai.evaluation.result` events."
     labels = []
-    for event in events:
-        if event.get('event_name', event.get('name')) != 'gen_ai.evaluation.result': continue
-        a = event['attributes']
-        if not a.get('gen_ai.evaluation.name'):
-            raise FastbookError("an evaluation event has no gen_ai.evaluation.name, "
-                                "which the convention requires; add it")
-        kept = {k:_load(a[_OWN+k]) for k in _KEPT if _OWN+k in a}
-        kept.setdefault('created', event.get('timestamp') or '')
-        labels.append(_label_of(event.get('span_id') or a.get('gen_ai.response.id', ''), a['gen_ai.evaluation.name'],
-            a.get('gen_ai.evaluation.score.value'), a.get('gen_ai.evaluation.score.label'),
-            a.get('gen_ai.evaluation.explanation'), a.get(_OWN+'annotator'), kept))
+    for i,event in enumerate(events):
+        with _entry('event', i):
+            if event.get('event_name', event.get('name')) == 'gen_ai.evaluation.result': labels.append(_label(event))
     return pd.DataFrame(labels, columns=_LABEL_COLUMNS)
 
+def _label(event):
+    a = event['attributes']
+    if not a.get('gen_ai.evaluation.name'):
+        raise FastbookError("an evaluation event has no gen_ai.evaluation.name, which the convention requires; add it")
+    kept = {k:_load(a[_OWN+k]) for k in _KEPT if _OWN+k in a}
+    kept.setdefault('created', event.get('timestamp') or '')
+    about = event.get('span_id') or a.get('gen_ai.response.id', '')
+    return _label_of(about, a['gen_ai.evaluation.name'], a.get('gen_ai.evaluation.score.value'),
+                     a.get('gen_ai.evaluation.score.label'), a.get('gen_ai.evaluation.explanation'),
+                     a.get(_OWN+'annotator'), kept)
+
 # %% ../nbs/26_exchange.ipynb #c16b8a72
+_IN_METADATA = ('item','step','engine','prompt','seconds','usd','error','output','raw',*_PLACE)
+
 def _sample(call, labels):
     input,usage = call['input'],dict(input_tokens=call['input_tokens'], output_tokens=call['output_tokens'])
     usage['total_tokens'] = sum(usage.values())
@@ -257,7 +331,7 @@ def _sample(call, labels):
                                                                    stop_reason='stop')])
     target = input.get('gold_answer', '') if isinstance(input, dict) else ''
     return dict(id=call['id'], epoch=1, input=_json(input), target=target, messages=[], output=answer, scores=scores,
-                metadata={k:call[k] for k in ('item','step','engine','prompt','seconds','usd','error','output','raw')})
+                metadata={k:call[k] for k in _IN_METADATA if k in call})
 
 def to_inspect(
     calls:pd.DataFrame, # as from `Store.calls`
@@ -283,6 +357,7 @@ def _call_of_sample(sample, id, task):
         input=_load(sample['input']) if own else _text_of(sample['input']), output=kept['output'] if own else reply,
         error=kept.get('error') or (sample.get('error') or {}).get('message', ''), prompt=kept.get('prompt', ''),
         seconds=kept.get('seconds', sample.get('total_time')), raw=kept['raw'] if own else reply, usd=kept.get('usd'),
+        **{k:kept.get(k) for k in _PLACE},
         input_tokens=usage.get('input_tokens', 0), output_tokens=usage.get('output_tokens', 0))
 
 def from_inspect(
@@ -292,13 +367,14 @@ def from_inspect(
     log = samples if isinstance(samples, dict) else {}
     if log and 'samples' not in log:
         raise FastbookError("the Inspect log has no samples, only a header; read all of it")
-    calls,labels = [],[]
-    for sample in log.get('samples') or ([] if log else samples):
-        id = str(sample['id'])+(f"/{sample['epoch']}" if sample.get('epoch', 1) > 1 else '')
-        calls.append(_call_of_sample(sample, id, log.get('eval', {}).get('task', '')))
-        for name,score in (sample.get('scores') or {}).items():
-            meta,value = score.get('metadata') or {},score['value']
-            if isinstance(value, str): value = {'C':True, 'I':False}.get(value, value)
-            labels.append(_label_of(id, meta.get('name', name), value, None, score.get('explanation'),
-                                    meta.get('annotator', name), meta))
-    return pd.DataFrame(calls),pd.DataFrame(labels, columns=_LABEL_COLUMNS)
+    calls,labels,seen = [],[],{}
+    for i,sample in enumerate(log.get('samples') or ([] if log else samples)):
+        with _entry('sample', i):
+            id = str(sample['id'])+(f"/{sample['epoch']}" if sample.get('epoch', 1) > 1 else '')
+            calls.append(_apart(_call_of_sample(sample, id, log.get('eval', {}).get('task', '')), seen))
+            for name,score in (sample.get('scores') or {}).items():
+                meta,value = score.get('metadata') or {},score['value']
+                if isinstance(value, str): value = {'C':True, 'I':False}.get(value, value)
+                labels.append(_label_of(calls[-1]['id'], meta.get('name', name), value, None, score.get('explanation'),
+                                        meta.get('annotator', name), meta))
+    return _placed(calls),pd.DataFrame(labels, columns=_LABEL_COLUMNS)

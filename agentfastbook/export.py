@@ -6,14 +6,14 @@
 __all__ = ['judge_passages', 'export_beir', 'export_trec', 'export_huggingface']
 
 # %% ../nbs/07_export.ipynb #7b53a40e
-import json
+import json,re
 from pathlib import Path
 
 import numpy as np
 
 from .benchmark import Benchmark
 from .book import Book,Passage,passages
-from .core import FastbookError
+from .core import FastbookError,write_file
 from .metrics import find_hits
 
 # %% ../nbs/07_export.ipynb #8aff5b6e
@@ -38,8 +38,8 @@ def _plain_id(name): return '_'.join(name.split())
 # %% ../nbs/07_export.ipynb #4d6bb1fa
 def _write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(''.join(f'{line}\n' for line in lines).encode('utf-8'))
-    return path
+    whole = re.compile('[\ud800-\udfff]') # half of a pair: other people's tools refuse it, even as an escape
+    return write_file(path, (f'{whole.sub(chr(0xfffd), line)}\n' for line in lines))
 
 def _json_lines(path, rows): return _write(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span,content_id
-from .store import Store
+from .store import Store,parse_call
 from .pipeline import engine_name
 
 # %% ../nbs/22_judge.ipynb #dfd3f4d7
@@ -142,8 +142,7 @@ def _items(store, run):
         item = found.setdefault(row['item'], dict(id=row['item'], name=row['name'], error=row['failed'], calls=[]))
         if row['id'] is None or row['id'] in seen: continue
         seen.add(row['id'])
-        raw = row['output']
-        item['calls'].append({**row, 'input': json.loads(row['input']), 'output': json.loads(raw), 'raw_output': raw})
+        item['calls'].append({**parse_call(row), 'raw_output': row['output']})
     return list(found.values())
 
 # %% ../nbs/22_judge.ipynb #b4eeb917

@@ -238,17 +238,34 @@ def _report(curation, details, config):
     if n > _SHOWN: yield f'<p>The first {_SHOWN:,} of {n:,}; all are in dataset.json.</p>'
     yield from details
 
+def _finished(store, id):
+    "Is the item finished? One that can't be read is, too: `_exported` says what is wrong with it."
+    try: return store.find_item(id) is not None
+    except FastbookError: return True
+
+def _exported(store, q, chapter, id, reviews, shown):
+    "A curated question, its part of the report if it is `shown`, and its lines of passages.jsonl."
+    item = store.find_item(id)
+    if item is None: raise FastbookError('it was not finished; run again')
+    try:
+        question = reviewed_question(curated_question(q, chapter, item), chapter, store, reviews)
+        return question,_details(question, chapter, item) if shown else '',list(_passage_lines(q, item))
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as e:
+        raise FastbookError(f"what {store.path.name} keeps of it can't be read ({type(e).__name__}: {e}); delete the "
+                            f"row '{id}' of its table `item`, and run again") from e
+
 def _export(store, run, out, known, ids, errors, config, asked):
     "Write the three files from the store; `ids` are the items' ids by question."
     curated,details,reviews = [],[],reviewed_spans(store)
     def pieces():
         for q,chapter in known:
-            item = store.find_item(ids[q.id]) # another process may have finished what failed here
-            if item is None: errors.setdefault(q.id, 'it was not finished; run again'); continue
-            errors.pop(q.id, None)
-            curated.append(reviewed_question(curated_question(q, chapter, item), chapter, store, reviews))
-            if len(details) < _SHOWN: details.append(_details(curated[-1], chapter, item))
-            yield from _passage_lines(q, item)
+            shown = len(details) < _SHOWN
+            try: question,detail,lines = _exported(store, q, chapter, ids[q.id], reviews, shown)
+            except FastbookError as e: errors.setdefault(q.id, str(e)); continue
+            errors.pop(q.id, None) # another process may have finished what failed here
+            curated.append(question)
+            if shown: details.append(detail)
+            yield from lines
     write_file(out/'passages.jsonl', pieces())
     curation = Curation(out, run, curated, errors)
     failed = [replace(q, components=(), question_components=()) for q in asked if q.id in errors]
@@ -326,7 +343,7 @@ def curate(
     with _workers(executor, workers, patience) as workers,_open_store(out) as store:
         texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
         ids = {q.id: item_id(q, texts[q.chapter], engines) for q,_ in known}
-        todo = [(q, chapter) for q,chapter in known if store.find_item(ids[q.id]) is None]
+        todo = [(q, chapter) for q,chapter in known if not _finished(store, ids[q.id])]
         if workers and todo: workers.check(engines)
         with _opened_run(store, engines, dict(book=book.path.name, **config)) as (run, lm_run):
             with recording(_lms(engines), store, lm_run, retry_failed):

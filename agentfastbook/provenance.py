@@ -126,7 +126,7 @@ class Asker:
         "Ask, or take the reply of the same call from the store."
         data = dict(parts=keep_parts(self.repo, parts), **(dict(sample=sample) if sample else {}))
         call = Call(self.step, self.engine, data, prompt=prompt)
-        found = find_call(self.store, call.id)
+        found = self.store.find_made(call.key)
         if found and not found.error: return found
         start,reply,error = perf_counter(),None,''
         try: reply = self._reply(''.join(p.text for p in parts), prompt)
@@ -134,7 +134,7 @@ class Asker:
             error = mask_secrets(f'{type(e).__name__}: {e}')
             raise
         finally: self._save(call, reply, error, perf_counter()-start)
-        return find_call(self.store, call.id)
+        return self.store.find_made(call.key)
 
     def _reply(self, text, prompt):
         self.asked += 1
@@ -148,7 +148,7 @@ class Asker:
                     output_tokens=reply.usage.output_tokens) if known else {}
         self.run = self.run or self.store.start_run(dict(engine=self.engine, step=self.step))
         call = replace(call, output=None if error else text, raw=text, error=error, seconds=seconds, **used)
-        self.store.save_item(self.run, Item(call.id, f'{self.step} {call.id}', (call,), error))
+        self.store.save_item(self.run, Item(call.key, f'{self.step} {call.key}', (call,), error))
         if self.asked % _TIDY_EVERY == 0 and _many_loose(self.repo): tidy(self.repo, self.store)
 
 _TIDY_EVERY = 100 # calls between two looks at how many loose files Git has
@@ -158,7 +158,7 @@ def find_call(
     id:str, # of a call
 )->Call|None: # None if it is not there
     "Look for one call."
-    rows = store._rows('select * from call where id=?', id)
+    rows = store._rows("select * from call where id=?1 or (asked=?1 and was != '')", id)
     return _row_call(rows[0]) if rows else None
 
 def recent_calls(

@@ -16,7 +16,7 @@ import pandas as pd
 from .core import FastbookError,content_id
 from .metrics import Interval
 from .store import Call,Item,Store
-from .labels import Label,Note,annotate,labels
+from .labels import Label,Note,annotate_new,labels
 from .agreement import resample
 from .views import Part,Rows
 from .sitting import Sitting
@@ -182,7 +182,7 @@ def bounds_from_flags(
     return tuple(float(np.mean([j if a else end(others[j]) for j,a in pairs])) for end in (min, max))
 
 # %% ../nbs/28_rubrics.ipynb #f60231c2
-_JUDGED = ('res_prompt','res_completion','category','score','explanation','score_name','text','agree','comments')
+_JUDGED = ('res_prompt','res_completion','category','score','explanation','text','agree','comments')
 _MANUAL = ('category','prompt','completion','model_name')
 
 def _read(path, needed):
@@ -215,17 +215,27 @@ def _own_scores(path):
 def import_rubric_scores(
     judged:str|Path, # a file such as llm_judge_score_agreement.csv
     manual:str|Path|None=None, # a file such as 2025-04-30-manual-scores.csv, with the person's own scores; None: none
-    store:Store|None=None, # completions, scores, flags and comments are added
+    store:Store|None=None, # completions, scores, flags and comments are added, those that it has once only
     annotator:str='Vishal Bakshi', # the person
+    judge:str='rubric', # whose scores they are; another file of the same completions needs another name
 )->pd.DataFrame: # item, category, criterion, text, question (the prompt), completion, model, judge, critique, ...
     "Read a judge's scores with a person's flags and own scores."
-    df,own = _read(judged, _JUDGED),_own_scores(manual) if manual else {}
+    df,own = _named(_read(judged, _JUDGED), judged, manual),_own_scores(manual) if manual else {}
     table = pd.DataFrame([_rubric_row(r, own, judged) for r in df.to_dict('records')])
     if (twice := table.duplicated(['item','criterion'])).any():
         first = table.criterion[twice].iloc[0]
         raise FastbookError(f"'{Path(judged).name}' has {twice.sum()} scores twice, first {first}; keep one")
-    if store is not None: _save(store, table, annotator, Path(judged).name)
+    if store is not None: _save(store, table, annotator, judge, Path(judged).name)
     return table
+
+def _named(df, judged, manual):
+    "A table whose criteria have names; a later layout has only their letters."
+    if 'score_name' in df: return df
+    if 'subcriterion' not in df or manual:
+        why = "its letters mean other criteria than those of the person's own scores: leave them out" if manual else \
+              f"it has {', '.join(map(repr, df.columns))}"
+        raise FastbookError(f"'{Path(judged).name}' has no column 'score_name'; {why}")
+    return df.assign(score_name=df.category+'_'+df.subcriterion+'_score')
 
 def _rubric_row(r, own, path):
     text = _squeezed(r['res_prompt']),_squeezed(r['res_completion'])
@@ -235,27 +245,44 @@ def _rubric_row(r, own, path):
                 question=r['res_prompt'], completion=r['res_completion'], model=model, judge=float(r['score']),
                 critique=r['explanation'], agree=_flag(r['agree'], path), comment=r['comments'].strip(), person=score)
 
-def _save(store, table, annotator, name):
-    run,said = store.start_run(dict(scores=name, annotator=annotator)),[]
+def _save(store, table, annotator, judge, name):
+    calls = {item: _call_of(store, item, group) for item,group in table.groupby('item', sort=False)}
+    said = pd.DataFrame([_verdict_row(judge, calls[r.item], r) for r in table.itertuples()])
+    new = _new_scores(store, judge, said, name)
+    run = store.start_run(dict(scores=name, annotator=annotator, judge=judge))
     for item,group in table.groupby('item', sort=False):
-        first = group.iloc[0]
-        asked = dict(prompt=first.question, category=first.category)
-        call = Call('generate', first.model or 'unknown', asked, first.completion, usd=None)
-        if store.find_item(item): store.link_item(run, item); continue
-        number = int(group.index[0])+1
-        store.save_item(run, Item(item, f'{first.category} {number}', (call,)))
-        marks = [m for r in group.itertuples() for m in _marks(call.id, r)]
-        annotate(store, annotator, *marks, sampling=dict(how='all', file=name))
-        said += [_verdict_row(call.id, first, r) for r in group.itertuples()]
-    if said: save_verdicts(store, pd.DataFrame(said))
+        if store.find_item(item): store.link_item(run, item)
+        else: store.save_item(run, Item(item, f'{group.category.iloc[0]} {int(group.index[0])+1}', (calls[item],)))
+        marks = [m for r in group.itertuples() for m in _marks(judge, calls[item].id, r)]
+        annotate_new(store, annotator, *marks, sampling=dict(how='all', file=name))
+    if len(new): save_verdicts(store, new)
     store.finish_run(run)
 
-def _marks(call, r):
-    yield Label(call, 'agree', r.agree, r.criterion, why=r.comment)
+def _call_of(store, item, group):
+    "The completion's call, as it is in the store, or else a new one."
+    if found := store.find_item(item): return found.calls[0]
+    first = group.iloc[0]
+    asked = dict(prompt=first.question, category=first.category)
+    return Call('generate', first.model or 'unknown', asked, first.completion, usd=None)
+
+def _new_scores(store, judge, said, name):
+    "The scores that the store does not have; an error if it has others by this judge."
+    key = ['call','part']
+    held = verdicts(store, judge)[[*key, 'score','critique']].rename(columns=dict(score='before', critique='reason'))
+    both = said.merge(held.drop_duplicates(key, keep='last'), on=key, how='left', indicator=True)
+    other = both[(both._merge == 'both') & ((both.score != both.before) | (both.critique != both.reason))]
+    if len(other):
+        raise FastbookError(f"the store '{store.path.name}' has other scores of '{judge}' for {len(other)} of the "
+                            f"{len(said)} in '{name}', first {other.part.iloc[0]}; nothing was saved: give these the "
+                            "name of another judge, such as judge='rubric 2'")
+    return said[both._merge.eq('left_only').to_numpy()]
+
+def _marks(judge, call, r):
+    yield Label(call, 'agree' if judge == 'rubric' else f'agree with {judge}', r.agree, r.criterion, why=r.comment)
     if r.person == r.person: yield Label(call, SCORE, r.person, r.criterion)
     if r.comment: yield Note(call, r.comment, r.criterion)
 
-def _verdict_row(call, first, r):
-    return dict(judge='rubric', version='imported', call=call, part=r.criterion, passed=None, score=r.judge,
+def _verdict_row(judge, call, r):
+    return dict(judge=judge, version='imported', call=call.id, part=r.criterion, passed=None, score=r.judge,
                 critique=r.critique, confidence=None, evidence=None, error='',
-                content=content_id(json.dumps(first.completion)))
+                content=content_id(json.dumps(call.output)))

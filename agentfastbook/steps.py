@@ -14,7 +14,7 @@ from functools import lru_cache
 import pandas as pd
 from .core import FastbookError,Span,content_id,locate
 from .benchmark import Benchmark,Component
-from .store import Store
+from .store import Store,parse_call
 from .matching import label_components
 from .retrieve import FUNCTION_WORDS,terms
 from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows
@@ -33,7 +33,7 @@ class Source:
         "All calls of an item."
         found = self.store._rows('''select call.* from item_call join call on call.id=call
             where item=? order by position''', item)
-        return [{**c, 'input': json.loads(c['input']), 'output': json.loads(c['output'])} for c in found]
+        return list(map(parse_call, found))
 
     def content(self, item): # item's id -> content id of all outputs of its calls
         "What the person saw, in 16 digits."
@@ -299,7 +299,7 @@ def _pair_texts(store, run, step):
         where run=? and step=? order by item.rowid, position""", run, step)
     texts = {}
     for row in found:
-        call = {**row, 'input': json.loads(row['input']), 'output': json.loads(row['output'])}
+        call = parse_call(row)
         texts.setdefault(row['name'], []).append(_result(source, call))
     return {name: '\n\n'.join(t) for name,t in texts.items()}
 

@@ -370,7 +370,8 @@ def test_ten_thousand_calls_with_labels_open_quickly_and_only_one_row_is_sent(tm
             for i, c in enumerate(calls):
                 db.execute('insert into item values (?,?,?)', (f'i{i}', f'1/{i}', ''))
                 db.execute('insert into run_item values (?,?)', (run, f'i{i}'))
-                db.execute('insert into call values (?,?,?,?,?,?,?,?,?,?,?,?)', (c.id, c.step, c.engine, json.dumps(c.input), json.dumps(c.output), '', 0, '', '', 0, 0, 0))
+                db.execute('insert into call values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+                           (c.id, c.step, c.engine, json.dumps(c.input), json.dumps(c.output), '', 0, '', '', 0, 0, 0, 1, c.key, ''))
                 db.execute('insert into item_call values (?,?,?)', (f'i{i}', 0, c.id))
             for c in calls[:5000]:
                 act = db.execute("insert into act(created, annotator, sampling) values ('2026', 'Ada', '{}')").lastrowid

@@ -159,18 +159,18 @@ def run_stages(
         freeze(model, stage.frozen)
         info,place = stage_input(stage, model, parent, tokens),Path(folder)/stage.name
         call = Call('train', f'stage {stage.name}', info)
-        if (done := store.find_item(call.id)) and _saved(place, model, done.calls[0].output['weights']):
-            store.link_item(run, call.id)
+        if (done := store.find_item(call.key)) and _saved(place, model, done.calls[0].output['weights']):
+            store.link_item(run, call.key)
         else:
             start = monotonic()
             agree = {k: info[k] for k in ('tokenizer','data','frozen','parent')}
-            agree['stage'] = call.id
+            agree['stage'] = call.key
             losses = (_fit(stage, model, place, agree) if stage.fit else
                       _train(stage, model, place, tokenizer, agree, device, quiet))
             output = dict(weights=weights_id(model), losses=losses)
             if isinstance(model, TinyLM): save_model(model, place/'model', tokenizer, stage=stage.name, **output)
             call = Call(call.step, call.engine, info, output, seconds=monotonic()-start)
-            store.save_item(run, Item(call.id, stage.name, (call,)))
+            store.save_item(run, Item(call.key, stage.name, (call,)))
         parent = weights_id(model)
     store.finish_run(run)
     return model
