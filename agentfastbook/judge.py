@@ -12,13 +12,13 @@ from collections.abc import Callable,Iterable,Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,replace
 from datetime import datetime,timezone
-from functools import lru_cache,partial
+from functools import lru_cache
 from itertools import islice
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span,content_id
 from .store import Store,parse_call
-from .pipeline import engine_name
+from .naming import engine_version
 
 # %% ../nbs/22_judge.ipynb #dfd3f4d7
 @dataclass(frozen=True)
@@ -151,11 +151,8 @@ Judge = Callable[[Case],Verdict] # what all this is about; True, False and None 
 def judge_version(
     judge:Judge,
 )->str: # the same for the same judge
-    "Its `version`, such as a prompt's commit; for a plain function a hash of its code and settings."
-    given = getattr(judge, 'version', None)
-    if isinstance(given, str) and given: return given
-    inner = engine_name(judge.func) if isinstance(judge, partial) else ''
-    return content_id(engine_name(judge), inner)[:8]
+    "Its `version`, such as a prompt's commit; else an id of all that its verdicts depend on: see `engine_version`."
+    return engine_version(judge)
 
 def ask_judge(
     judge:Judge,
@@ -205,8 +202,13 @@ def judge_cases(
     "Ask judges about cases."
     _checked(judges)
     if workers < 1: raise FastbookError(f"{workers} workers; there must be at least one")
-    asked = [(name, judge_version(judge), judge, case) for case in cases for name,judge in judges.items()]
-    def row(name, version, judge, case): return _row(name, version, case, ask_judge(judge, case))
+    return _judged(judges, _versions(judges), cases, workers)
+
+def _versions(judges): return {name: judge_version(judge) for name,judge in judges.items()}
+
+def _judged(judges, versions, cases, workers):
+    def row(case, name): return _row(name, versions[name], case, ask_judge(judges[name], case))
+    asked = [(case, name) for case in cases for name in judges]
     if workers == 1: return _table([row(*a) for a in asked])
     with ThreadPoolExecutor(workers) as pool: return _table(list(pool.map(lambda a: row(*a), asked)))
 
@@ -248,15 +250,13 @@ def judge_run(
 )->pd.DataFrame: # as from `verdicts`, of these judges in their present versions
     "Judge a run and keep the verdicts."
     _checked(judges)
-    found,done = cases(store, step, run, parts),_done(store)
+    versions,found,done = _versions(judges),cases(store, step, run, parts),_done(store)
     for name,judge in judges.items():
-        version = judge_version(judge)
-        todo = iter([c for c in found if (name, version, c.id, c.part, c.content) not in done])
+        todo = iter([c for c in found if (name, versions[name], c.id, c.part, c.content) not in done])
         while chunk := list(islice(todo, _CHUNK)):
-            save_verdicts(store, judge_cases({name: judge}, chunk, workers))
+            save_verdicts(store, _judged({name: judge}, versions, chunk, workers))
     kept = verdicts(store, run=store.last_run(run))
-    current = {(name, judge_version(judge)) for name,judge in judges.items()}
-    mine = np.array([pair in current for pair in zip(kept.judge, kept.version)], dtype=bool)
+    mine = np.array([versions.get(name) == version for name,version in zip(kept.judge, kept.version)], dtype=bool)
     return kept[mine & (kept.step == step) & ((kept.part != '') == parts)].reset_index(drop=True)
 
 # %% ../nbs/22_judge.ipynb #1675fa29
