@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import FastbookError,Span,content_id
 from .store import Store,parse_call
+from .secrets import mask_secrets
 from .naming import engine_version
 
 # %% ../nbs/22_judge.ipynb #dfd3f4d7
@@ -166,7 +167,7 @@ def ask_judge(
         return verdict
     except Exception as e:
         if getattr(e, 'outcome', '') in _FATAL: raise
-        return Verdict(None, error=f'{type(e).__name__}: {e}')
+        return Verdict(None, error=mask_secrets(f'{type(e).__name__}: {e}'))
 
 _FATAL = ('no_key','unauthorized','unknown_model','over_budget','not_recorded','not_installed','not_a_model',
           'unsupported') # outcomes of `LMError` that the next case would have, too

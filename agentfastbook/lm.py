@@ -179,7 +179,7 @@ class OpenAICompatible(LM):
         super().__init__(model, door)
         self.base_url,self._loops,self._lock = base_url,WeakKeyDictionary(),RLock()
 
-    def __repr__(self): return f'OpenAICompatible({redact(self.base_url)!r}, {self.model!r})'
+    def __repr__(self): return f'OpenAICompatible({redact(self.base_url)!r}, {redact(self.model)!r})'
 
     def _options(self):
         guard_log('openai')

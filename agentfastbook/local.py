@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 from time import monotonic
 from .core import FastbookError
-from .reply import LMError,Price,Reply,Usage
+from .reply import LMError,Price,Reply,Usage,redact
 from .door import LM,Door
 from .lm import Claude,OpenAICompatible,_json
 
@@ -175,5 +175,5 @@ def open_lm(
         address,_,model = name.partition('#')
         return OpenAICompatible(address, model or 'default', door)
     if name.startswith('claude-'): return Claude(name, door)
-    raise FastbookError(f"language model {name!r} is not known; give the name of a Claude model (claude-haiku-4-5), "
-                        "local:FILE.gguf, or the address of a server (http://localhost:11434/v1#model)")
+    raise FastbookError(f"language model {redact(name)!r} is not known; give the name of a Claude model "
+                        "(claude-haiku-4-5), local:FILE.gguf, or the address of a server (http://localhost:11434/v1#model)")

@@ -21,6 +21,7 @@ from . import __version__
 from .core import FastbookError,Span,content_id,fold,write_file
 from .book import Book,Chapter,questionnaire,read_book
 from .benchmark import Benchmark,Component,Context,Question,load_benchmark,to_v1
+from .secrets import mask_secrets
 from .naming import engine_name
 from .metrics import Extraction,occurrences,score_extraction
 from .matching import drop_duplicates,score_decomposition
@@ -54,7 +55,7 @@ def _span_data(span): return [span.start, span.end]
 def _passage_data(r):
     return dict(id=r.passage.id, start=r.passage.span.start, end=r.passage.span.end, score=round(float(r.score), 4))
 
-def _message(e): return str(e) if isinstance(e, FastbookError) else f'{type(e).__name__}: {e}'
+def _message(e): return mask_secrets(str(e) if isinstance(e, FastbookError) else f'{type(e).__name__}: {e}')
 
 def _call(calls, step, engines, input, encode, *args):
     "Run an engine and add its calls to models, and then its own `Call`, to `calls`, whatever happens."

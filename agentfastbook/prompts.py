@@ -58,6 +58,7 @@ def branch(self:PromptRepo,
 @patch
 def _must_be_new(self:PromptRepo, name, commit):
     "A name that means another commit already would be ambiguous."
+    refuse_secrets(name, 'the name')
     taken = [full for full,id in self._meanings(name).items() if id != commit.id]
     if taken: raise FastbookError(f"the name '{name}' is taken by {taken[0]}, and would be ambiguous; take a new name")
 

@@ -42,8 +42,8 @@ def _check_parts(repo, parts):
     fine = repo.__dict__.setdefault('_fine', set())
     if len(fine) > _REMEMBERED: fine.clear()
     for i,p in enumerate(parts):
-        if (id := content_id(p.kind, p.text)) in fine: continue
-        refuse_secrets(p.text, f'part {i+1} ({p.kind})')
+        if (id := content_id(p.kind, p.text, p.source)) in fine: continue
+        refuse_secrets(f'{p.text}\n{json.dumps(p.source, ensure_ascii=False)}', f'part {i+1} ({p.kind})')
         if not re.fullmatch(r'[\w-]+', p.kind):
             raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
         fine.add(id)
