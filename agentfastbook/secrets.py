@@ -51,7 +51,7 @@ _CHECKED = [re.compile(form, re.X) for form in (r"""
     r"(?i:\bbearer[ \t]{1,8})(?=[\w.~+/-]{0,80}\d)(?P<sure>)(?P<value>[A-Za-z0-9._~+/=-]{16,})",
     r"(?i:\blogin[ \t]{1,4}[^\s]{1,80}\s{1,4}password[ \t]{1,4})(?P<word>)(?P<value>[^\s]{6,200})")]
 _REST = re.compile(r'[\w+/=.~%-]*+')
-_PLACEHOLDER = re.compile(r'your|example|placeholder|change.?me|dummy|insert|xxxx|[.]{3}|[*]{3}|%s|\$[{(]|environ', re.I)
+_PLACEHOLDER = re.compile(r'your|example|placeholder|change.?me|dummy|insert|xxx|[.]{3}|[*]{3}|%s|\$[{(]|environ', re.I)
 
 def _is_login(value):
     "Base64 of a name and a password?"
@@ -71,6 +71,7 @@ def _is_random(value):
 
 def _is_password(value):
     "Letters, digits, and capitals among small letters or a mark?"
+    value = re.sub('%[0-9A-Fa-f]{2}', '', value) # of an address
     some = [any(map(test, value)) for test in (str.isdigit, str.islower, str.isupper, lambda c: c in '!@#$%^&*+~?-')]
     return some[0] and some[1] and (some[2] or some[3])
 
