@@ -184,7 +184,7 @@ def _number(name):
     found = re.match(r'\d+', name)
     if not found:
         other = category(name[0]).startswith('N')
-        better = f'{numeric(name[0]):02.0f}{name[1:]}' if other else f'01_{name}'
+        better = f'{max(1, numeric(name[0])):02.0f}{name[1:]}' if other else f'01_{name}'
         rule = f"; {name[0]!r} is none" if other else ''
         raise FastbookError(f"{name!r} does not start with a chapter number in plain digits{rule}; "
                             f"rename it, for example to {better!r}")

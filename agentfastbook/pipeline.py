@@ -297,7 +297,7 @@ def _questions(book, benchmark):
         listed = [(c.number, i, text) for c in book if c.path for i,text in enumerate(questionnaire(c.path), 1)]
         asked = [Question(chapter, number, text, '') for chapter,number,text in listed]
         if not asked:
-            unread = ''.join(f"\nunreadable: {name}: {message}" for name,message in book.errors.items())
+            unread = ''.join(f"; unreadable: {name}: {message}" for name,message in book.errors.items())
             raise FastbookError(f"the book '{book.path.name}' has no questionnaires, which are numbered lists under a "
                                 f"heading '## Questionnaire'; write one, or give a benchmark file{unread}")
         return asked,{}
