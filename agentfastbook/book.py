@@ -18,7 +18,7 @@ from typing import Literal
 from unicodedata import category,numeric
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-from .core import FastbookError,Span,check_characters,count_tokens,parse_json,read_text
+from .core import FastbookError,Span,count_tokens,parse_json,read_text
 
 # %% ../nbs/01_book.ipynb #a1279560
 def sample_path()->Path: # folder with chapter notebooks and `benchmark.json`
@@ -37,7 +37,7 @@ def _joined(value, what):
     text = ''.join(value) if isinstance(value, list) and all(isinstance(s, str) for s in value) else value
     if not isinstance(text, str):
         raise FastbookError(f"{what} is a {type(value).__name__}; it must be a string or a list of strings")
-    return check_characters(text, what)
+    return text
 
 def _source(cell, name, i):
     if not isinstance(cell, dict) or not isinstance(cell.get('cell_type'), str):
@@ -47,7 +47,7 @@ def _source(cell, name, i):
 
 def _read_plain(path, inside=None):
     "The text of a Markdown or text file."
-    text = check_characters(read_text(path, 'chapter file', inside).removeprefix('\ufeff'), f"'{path.name}'")
+    text = read_text(path, 'chapter file', inside).removeprefix('\ufeff')
     _check_size(len(text), path.name)
     return text
 
@@ -143,14 +143,14 @@ class Chapter:
         return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, '
                 f'{len(self.cells)} cells, {len(self.blocks)} blocks ({kinds})')
 
-def _output_text(cell, name, i):
+def _output_text(cell):
     "The text that a cell printed; what is no text is left out."
     outputs,texts = cell.get('outputs'),[]
     for out in outputs if isinstance(outputs, list) else []:
         data = out.get('data') if isinstance(out, dict) else None
         text = isinstance(out, dict) and out.get('text') or isinstance(data, dict) and data.get('text/plain') or ''
         if isinstance(text, str|list): texts.append(''.join(t for t in text if isinstance(t, str)))
-    return check_characters(''.join(texts).rstrip('\n'), f"the output of cell {i} of '{name}'")
+    return ''.join(texts).rstrip('\n')
 
 def _questionnaire_at(text):
     "Start and end of the heading `## Questionnaire` in a Markdown text; None: it has none."
@@ -171,7 +171,7 @@ def _chapter_cells(path, outputs, inside):
     for i,cell,source in _read_cells(path, inside):
         kind = cell['cell_type']
         if kind not in ('markdown','code'): continue
-        printed = _output_text(cell, path.name, i) if outputs and kind == 'code' else ''
+        printed = _output_text(cell) if outputs and kind == 'code' else ''
         text = f'```python\n{source}\n```\nOutput:\n{printed}' if printed else source
         size += len(text)+1
         _check_size(size, path.name)
