@@ -186,3 +186,21 @@ def test_naming_is_fast_with_an_index_in_memory():
     start = time.perf_counter()
     engine_name(retriever)
     assert time.perf_counter()-start < 1
+
+
+def test_another_name_does_not_pay_a_model_twice(tmp_path):
+    "The same requests to the same model come from the record, whatever the engines around it are called."
+    from agentfastbook.door import LM
+    from agentfastbook.lm_decompose import LMDecomposer
+    from agentfastbook.reply import Reply, Usage
+    sent = []
+    class Numbers(LM):
+        def _send(self, request, timeout, on_text):
+            sent.append(request)
+            return Reply('', dict(starts=list(range(1, 40))), Usage(1, 1), stop_reason='tool_use')
+    benchmark = sample_path()/'benchmark.json'
+    for n in (1, 2):
+        def extract(component, ranked, chapter, n=n): return []
+        curate(sample_path(), benchmark, tmp_path, decompose=LMDecomposer(Numbers('numbers')), extract=extract, progress=False)
+        if n == 1: first = len(sent)
+    assert first and len(sent) == first
