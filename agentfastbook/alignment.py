@@ -23,7 +23,7 @@ from .steps import call_rows,trace_rows
 from .review import Review,review
 from .intervals import design_effect,share_limits
 from .judge import cases,verdicts
-from .splits import open_test,split_in_store
+from .splits import PARTS,open_test,split_in_store
 
 # %% ../nbs/27_alignment.ipynb #62df59d7
 def rate(
@@ -139,6 +139,7 @@ def person_verdicts(
     "A person's labels as pass and fail."
     if mode == 'verdict' and parts: raise FastbookError("a verdict is about a whole row; name a failure mode for parts")
     found,given = cases(store, step, run, parts),labels(store)
+    _check_used(store, mode, given)
     content = {c.id: c.content for c in found}
     given = given[[c in content and s in ('', content[c]) for c,s in zip(given.call, given['content'])]]
     people = sorted(set(given.annotator))
@@ -153,6 +154,13 @@ def person_verdicts(
     table = pd.DataFrame([r for r in rows if r], columns=columns)
     if not len(table): raise FastbookError(f"the person gave no label '{mode}' on step '{step}'; review some results")
     return table
+
+def _check_used(store, mode, given):
+    "A failure mode that nobody ever labelled is a slip of the pen, not a run without failures."
+    names = sorted(set(given['name'])-{'span'})
+    if mode in names: return
+    have = f"there are labels {', '.join(names)}" if names else 'there are no labels at all'
+    raise FastbookError(f"nobody gave a label '{mode}' in '{store.path.name}', {have}; name the failure mode with `mode`")
 
 def _said(case, group, mode):
     "The person's verdict on one case; None if they gave none."
@@ -202,38 +210,54 @@ def _versions(store, judge):
     if not rows: raise FastbookError(f"judge '{judge}' has no verdicts in '{store.path.name}'; see `judge_run`")
     return [r['version'] for r in rows]
 
+def _version(store, judge, version):
+    "The version that is asked for, or the latest."
+    known = _versions(store, judge)
+    if version and version not in known:
+        raise FastbookError(f"judge '{judge}' has no version '{version}', only {', '.join(known)}")
+    return version or known[-1]
+
+def _labelled(store, judge, mode, part, version, options):
+    "Labels of a part with the verdicts of a version; whoever reads test labels has to record it."
+    if part not in (*PARTS, 'all'):
+        raise FastbookError(f"part '{part}' is unknown; it must be train, dev, test or all")
+    version = _version(store, judge, version)
+    person = split_in_store(store, mode or judge, person_verdicts(store, mode or judge, **options))
+    mine = person if part == 'all' else person[person['split'] == part]
+    if not len(mine): raise FastbookError(f"the {part} part has no labels; label more questions")
+    return judged_labels(verdicts(store, judge, version, options.get('run')), mine)
+
 def labelled_part(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev', 'test', or 'all'
+    part:str='dev', # 'train' or 'dev'
     version:str='', # of the judge; empty: the latest
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->pd.DataFrame: # as from `judged_labels`, with a column `split`
     "The labels of one part with the verdicts of one version."
-    if part not in ('train','dev','test','all'):
-        raise FastbookError(f"part '{part}' is unknown; it must be train, dev, test or all")
-    person = split_in_store(store, mode or judge, person_verdicts(store, mode or judge, **options))
-    mine = person if part == 'all' else person[person['split'] == part]
-    if not len(mine): raise FastbookError(f"the {part} part has no labels; label more questions")
-    return judged_labels(verdicts(store, judge, version or _versions(store, judge)[-1], options.get('run')), mine)
+    if part in ('test','all'):
+        raise FastbookError(f"part '{part}' holds the test labels; `align_judge` opens them, and records that it did: "
+                            "take train or dev")
+    return _labelled(store, judge, mode, part, version, options)
 
 def align_judge(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev', 'test', or 'all'
+    part:str='dev', # 'train', 'dev', 'test', or 'all', which opens the test part, too
     version:str='', # of the judge; empty: the latest
     again:bool=False, # open the test part a second time, and have it said?
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->Alignment:
     "Compare a judge in the store with a person."
-    version = version or _versions(store, judge)[-1]
-    table = labelled_part(store, judge, mode, part, version, **options)
+    version = _version(store, judge, version)
+    table = _labelled(store, judge, mode, part, version, options)
     found = align(table.judged.tolist(), table.passed.tolist(), table.question.tolist(),
                   f'{judge} at {version}, {part} part')
-    if part != 'test': return found
+    if part not in ('test','all'): return found
     seen = dict(TPR=_rounded(found.tpr.value), TNR=_rounded(found.tnr.value), n=len(table))
+    if part == 'all': seen['part'] = 'all'
     warned = open_test(store, mode or judge, judge, version, table[[*_KEY, 'passed']], seen, again)
     return replace(found, notes=(*warned, *found.notes))
 
@@ -331,11 +355,12 @@ def judge_history(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev' or 'all'
+    part:str='dev', # 'train' or 'dev'
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->pd.DataFrame: # version, n, missing, TPR, TNR, kappa (each an `Interval`), mended, broken, p; oldest first
     "Every version of a judge against the same labels."
-    if part == 'test': raise FastbookError("a history of the test part would make it a dev part; use part='dev'")
+    if part in ('test','all'):
+        raise FastbookError("a history of the test part would make it a dev part; use part='dev' or 'train'")
     rows,last,skipped = [],None,[]
     for version in _versions(store, judge):
         try: table = labelled_part(store, judge, mode, part, version, **options)
