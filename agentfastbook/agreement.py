@@ -62,11 +62,15 @@ def ratings(
     _need_columns(labels, ['call','annotator','value']+['created']*rounds, 'the table of labels')
     ordered = labels.sort_values('created', kind='stable') if 'created' in labels.columns else labels
     thing = [c for c in ('call','part','name') if c in labels.columns]
-    groups = ordered.groupby([*thing, 'annotator'], sort=False).value
-    if not rounds: found = {'': groups.last()}
+    about = [*thing, 'annotator']
+    for c in about:
+        if ordered[c].isna().any(): ordered = ordered.assign(**{c: ordered[c].astype(object).where(ordered[c].notna(), '')})
+    ordered = ordered.astype(dict(value=object)).set_index(about).value
+    def given(which): return ordered[~ordered.index.duplicated(keep=which)] # also where the last takes a label back
+    if not rounds: found = {'': given('last')}
     else:
-        again = groups.size()[lambda n: n > 1].index
-        found = {', first': groups.first().loc[again], ', again': groups.last().loc[again]}
+        again = given('first').index.intersection(ordered.index[ordered.index.duplicated()], sort=False)
+        found = {', first': given('first').loc[again], ', again': given('last').loc[again]}
     columns = [s.unstack('annotator').add_suffix(suffix) for suffix,s in found.items()]
     wide = pd.concat(columns, axis=1).astype(object)
     return wide.where(wide.notna(), None).rename_axis(columns=None)

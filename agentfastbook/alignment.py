@@ -13,7 +13,7 @@ from dataclasses import dataclass,replace
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span
-from .metrics import Interval
+from .metrics import Interval,check_numbers,check_share
 from .store import Store
 from .labels import labels
 from .show import Html,visible
@@ -32,7 +32,9 @@ def rate(
     confidence:float=.95, # 0..1
 )->Interval: # from 0 to 1 with an unknown value if there are no rows
     "A share with an interval that respects questions."
-    x = np.asarray(hits, dtype=float)
+    check_share(confidence, 'confidence')
+    x = check_numbers(hits, 'values')
+    if not np.isin(x, (0, 1)).all(): raise FastbookError("a value is neither True nor False; a share counts rows that hold")
     if clusters is not None and len(clusters) != len(x):
         raise FastbookError(f"{len(clusters)} clusters for {len(x)} rows; give one for each row")
     if not len(x): return Interval(math.nan, 0., 1.)
@@ -110,6 +112,11 @@ def align(
     if len(judged) != len(person) or clusters is not None and len(clusters) != len(person):
         groups = '' if clusters is None else f', {len(clusters)} clusters'
         raise FastbookError(f"{len(judged)} verdicts, {len(person)} labels{groups}; give one of each for each row")
+    series = [x for x in (judged, person) if isinstance(x, pd.Series)]
+    if len(series) == 2 and not series[0].index.equals(series[1].index):
+        raise FastbookError("verdicts and labels have different indexes, so row by row they are not about the same "
+                            "results; reindex one by the other")
+    clusters = None if clusters is None else list(clusters)
     judged,person = _as_flags(judged, 'the judge'),_as_flags(person, 'the person')
     labelled = [i for i,p in enumerate(person) if p is not None]
     if not labelled: raise FastbookError("there are no labels to compare with; let a person label some results")
@@ -117,7 +124,7 @@ def align(
     if not kept:
         raise FastbookError(f"none of the {len(labelled)} labelled rows has a verdict; look at the judge's errors")
     p,j = np.array([person[i] for i in kept]),np.array([judged[i] for i in kept])
-    groups = None if clusters is None else np.array([clusters[i] for i in kept], dtype=object)
+    groups = None if clusters is None else np.array([*(clusters[i] for i in kept), None], dtype=object)[:-1]
     def part(rows): return None if groups is None else groups[rows]
     tpr,tnr = rate(j[p], part(p)),rate(~j[~p], part(~p))
     counts = {(a, b): int(((p == a) & (j == b)).sum()) for a in (True, False) for b in (True, False)}
