@@ -85,14 +85,19 @@ def _answer(sitting, content):
 # %% ../nbs/20_review.ipynb #917ffbe1
 _STRATA,_CONFIDENCES = ('chapter','engine','step'),('confidence','score','probability')
 
-def _output(row): return json.loads(row.output) or []
+def _holds(check):
+    "A check of a call's output as a check of a row; an output that can't be read fails it."
+    def holds(row):
+        try: return check(json.loads(row.output) or [])
+        except (ValueError,TypeError,LookupError,RecursionError): return False
+    return holds
 
 STEP_CHECKS = dict(
-    decompose={'has components': lambda row: len(_output(row)) > 0,
-               'no component twice': lambda row: len({c['text'] for c in _output(row)}) == len(_output(row))},
-    retrieve={'found a passage': lambda row: len(_output(row)) > 0},
-    extract={'found a context': lambda row: len(_output(row)) > 0,
-             'at most 1,000 characters': lambda row: sum(end-start for start,end in _output(row)) <= 1000},
+    decompose={'has components': _holds(lambda found: len(found) > 0),
+               'no component twice': _holds(lambda found: len({c['text'] for c in found}) == len(found))},
+    retrieve={'found a passage': _holds(lambda found: len(found) > 0)},
+    extract={'found a context': _holds(lambda found: len(found) > 0),
+             'at most 1,000 characters': _holds(lambda found: sum(end-start for start,end in found) <= 1000)},
     trace={'finished': lambda row: not row.error})
 
 def samplers(
@@ -259,18 +264,25 @@ def review_pair(
     return review(rows, step, after, annotator=annotator, names=names)
 
 # %% ../nbs/20_review.ipynb #173e73ae
+_CONTEXTS = 'answer_context','question_context'
+
 def save_reviews(
     folder:str|Path, # of a run, with dataset.json and traces.db
 )->int: # components with a reviewed context
     "Put reviewed contexts into a run's dataset."
     path = Path(folder)/'dataset.json'
     try: data = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise FastbookError(f"can't read '{path.name}' of the run '{path.parent.name}': {e}; "
                             "give the folder of a run") from e
-    with _store(folder) as store: data = apply_reviews(data, store)
-    write_file(path, [json.dumps(data, indent=1)])
-    return sum('reviewed' in c for q in data['questions'] for c in q['answer_context']+q.get('question_context', []))
+    try:
+        with _store(folder) as store: reviewed = apply_reviews(data, store)
+        count = sum('reviewed' in c for q in reviewed['questions'] for k in _CONTEXTS for c in q.get(k) or [])
+    except (TypeError, LookupError, AttributeError) as e:
+        raise FastbookError(f"'{path.name}' of the run '{path.parent.name}' is not as `curate` writes it "
+                            f"({type(e).__name__}: {e}); run it again, labels are kept in traces.db") from e
+    if reviewed != data: write_file(path, [json.dumps(reviewed, indent=1)])
+    return count
 
 # %% ../nbs/20_review.ipynb #a11e9d01
 def _expected(

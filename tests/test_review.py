@@ -320,6 +320,37 @@ def test_a_trace_says_what_a_model_did(tmp_path):
         assert len(opened.sitting.view.parts) == 2
 
 
+JUNK = ['not json', '{}', '[]', '5', 'null', '"x"', '[[1]]', '[[5, 2]]', '[[0, 99999999]]', '[5]', '[{}]', '['*5000, '9'*5000, 'NaN',
+        b'\xff\xfe', 7, '\0\u202e', '[{"text": 5, "spans": 5, "query": []}]', '[{"id": "x", "start": -5, "end": 1e9, "score": "high"}]',
+        '{"component": 5, "chapter": 5, "question": 5, "gold_answer": 5}', '{"component": {"text": "a", "query": "b", "spans": []}, "chapter": "gone"}']
+
+
+@pytest.mark.parametrize('column', ['call.input', 'call.output', 'call.error', 'call.raw', 'call.usd', 'call.seconds', 'item.name', 'item.error',
+                                    'run.config', 'content.text'])
+def test_a_damaged_or_foreign_row_is_shown_as_it_is_stored(run, column):
+    "Whatever stands in a column: the run opens, every key works, or one line says why not."
+    table, name = column.split('.')
+    for junk in JUNK:
+        with sqlite3.connect(run/'traces.db') as db:
+            old = db.execute(f'select rowid, {name} from {table}').fetchall()
+            db.execute(f'update {table} set {name} = ?', (junk,))
+        for step in ('trace', 'decompose', 'retrieve', 'extract'):
+            try: sitting = review(run, step, annotator='Ada').sitting
+            except FastbookError: continue
+            for key in ('k', 'p', 'j', 'f', 'u', '1', 'x', 'm'): json.dumps(sitting.press(key), allow_nan=False).encode()
+            review_html(sitting, rows=2).encode()
+        with sqlite3.connect(run/'traces.db') as db: db.executemany(f'update {table} set {name} = ? where rowid = ?', [(v, i) for i, v in old])
+
+
+@pytest.mark.parametrize('step', ['trace', 'decompose', 'extract'])
+def test_one_damaged_row_says_so_and_the_others_are_shown(run, step):
+    with sqlite3.connect(run/'traces.db') as db:
+        db.execute("update call set input = 'gone' where id = (select min(id) from call where step = ?)", ('extract' if step == 'trace' else step,))
+    sitting = review(run, step, annotator='Ada').sitting
+    titles = [sitting._view(i).panels[0].title for i in range(len(sitting.rows))]
+    assert titles.count('this row is not as its step writes it') == 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.text('ab \n', max_size=30), st.text('ab \n', max_size=30))
 def test_what_two_texts_share_is_the_same_in_both(before, after):
