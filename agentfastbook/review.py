@@ -18,8 +18,8 @@ from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 from threading import Thread
 import pandas as pd
-from fastcore.script import call_parse
 from .core import FastbookError,write_file
+from .commands import check_number,command
 from .benchmark import Benchmark,load_benchmark
 from .store import Store
 from .labels import apply_reviews
@@ -207,6 +207,10 @@ def _store(source):
     raise FastbookError(f"there is no store '{path.name}' in '{path.parent.name}'; "
                         "give the folder of a run, or its traces.db")
 
+def _account():
+    try: return getpass.getuser()
+    except (KeyError, OSError): raise FastbookError('your account has no name; say who reads with `annotator`') from None
+
 def review(
     source:Store|str|Path|pd.DataFrame|Rows, # a store, the folder of a run, a DataFrame, or rows made by hand
     step:str='trace', # 'decompose', 'retrieve', 'extract', another step in the store, or 'trace': the whole way
@@ -230,7 +234,7 @@ def review(
         rows = trace_rows(store, run, benchmark) if step == 'trace' else call_rows(store, step, run, benchmark)
         checks = STEP_CHECKS.get(step) if checks is None else checks
     names = STEP_LABELS.get(step, ()) if names is None else names
-    return Review(Sitting(rows, store, annotator or getpass.getuser(), names), checks)
+    return Review(Sitting(rows, store, annotator or _account(), names), checks)
 
 # %% ../nbs/20_review.ipynb #a3a8abb9
 def review_trace(
@@ -326,9 +330,8 @@ def _server_class():
 
 
 # %% ../nbs/20_review.ipynb #a11e9d05
-def _checked_port(port):
+def _free(port):
     "The port, if a page can be served there."
-    if not 1 <= port <= 65535: raise FastbookError(f'port {port} is not from 1 to 65535; give another with --port')
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: s.bind(('127.0.0.1', port))
@@ -341,7 +344,7 @@ def _serve(options, port, browser, says):
         raise FastbookError("afb_review needs Voila; install it with `pip install 'agentfastbook[review]'`, "
                             "or use `agentfastbook.review.review` in a notebook")
     base = f'/{token_urlsafe(24)}/'
-    given = dict(ip='127.0.0.1', port=_checked_port(port), port_retries=0, base_url=base, open_browser=browser,
+    given = dict(ip='127.0.0.1', port=_free(port), port_retries=0, base_url=base, open_browser=browser,
                  notebook_path=str(_STATIC/'review.ipynb'), log_level='ERROR', config_file_paths=())
     os.environ['AFB_REVIEW'] = json.dumps(options)
     with TemporaryDirectory() as empty, chdir(empty):
@@ -350,9 +353,8 @@ def _serve(options, port, browser, says):
         says(server.connection_url)
         server.start()
 
-
 # %% ../nbs/20_review.ipynb #eab29544
-@call_parse
+@command
 def afb_review(
     run:str='afb_out', # folder of a run, as `afb_curate` wrote it
     step:str='trace', # what to read: trace, decompose, retrieve, extract, or another step in the run
@@ -362,11 +364,9 @@ def afb_review(
     no_browser:bool=False, # only serve the page
 ):
     "Review a run in a browser; stop with Ctrl-C, then corrected contexts are in its dataset.json."
-    try:
-        options = dict(source=str(Path(run).absolute()), step=step, annotator=annotator,
-                       benchmark=benchmark and str(Path(benchmark).absolute()))
-        review(**options) # errors before the browser opens
-        _serve(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
-        if (Path(run)/'dataset.json').exists():
-            print(f'{save_reviews(run)} components of {run}/dataset.json are reviewed')
-    except FastbookError as e: print(f'error: {e}', file=sys.stderr); sys.exit(2)
+    check_number('--port', port, 1, 65535)
+    options = dict(source=str(Path(run).absolute()), step=step, annotator=annotator,
+                   benchmark=benchmark and str(Path(benchmark).absolute()))
+    review(**options) # errors before the browser opens
+    _serve(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
+    if (Path(run)/'dataset.json').exists(): print(f'{save_reviews(run)} components of {run}/dataset.json are reviewed')
