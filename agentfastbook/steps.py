@@ -316,7 +316,7 @@ def pair_rows(
     first,second = (_pair_texts(s, _run(s, r), step) for s,r in zip((before, after), runs))
     names = [n for n in first if n in second and (same or first[n] != second[n])]
     pairs = [dict(name=n, before=first[n], after=second[n]) for n in names]
-    table = pd.DataFrame(pairs, columns=['name','before','after'])
+    table = pd.DataFrame(pairs, columns=['name','before','after'], dtype=object) # any text, lone surrogates too
     rows = frame_rows(table, ['before','after'], name='name')
     def show(i):
         before,after = table.before[i],table.after[i]

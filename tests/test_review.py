@@ -370,6 +370,17 @@ def test_before_and_after(run, tmp_path):
     for step in ('retrieve', 'extract'): assert len(pair_rows(Store(run/'traces.db'), Store(tmp_path/'fine'/'traces.db'), step, same=True)) == 21
 
 
+def test_lone_surrogates_are_texts_too(run, finished):
+    "JSON may hold them, UTF-8 and Arrow may not."
+    with sqlite3.connect(run/'traces.db') as db:
+        db.execute("""update call set output = replace(output, '"text": "', '"text": "\\ud800') where step = 'decompose'""")
+    for step in ('trace', 'decompose'): json.dumps(review(run, step, annotator='Ada').sitting.press('p')).encode()
+    opened = review_pair(run, finished, annotator='Ada')
+    assert '\ufffd' in opened.sitting.state()['panels'][0]['text'] and '\ud800' in opened.sitting.view.panels[0].text
+    opened.sitting.handle(opened.sitting.note, 'a \ud800 note')
+    review_html(opened.sitting).encode()
+
+
 # Samples and sizes
 
 def test_the_reason_of_a_sample_is_stored_with_its_labels(run):
