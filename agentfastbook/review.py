@@ -209,7 +209,7 @@ def _store(source):
 
 def _account():
     try: return getpass.getuser()
-    except (KeyError, OSError): raise FastbookError('your account has no name; say who reads with `annotator`') from None
+    except (KeyError, OSError) as e: raise FastbookError('your account has no name; give an annotator') from e
 
 def review(
     source:Store|str|Path|pd.DataFrame|Rows, # a store, the folder of a run, a DataFrame, or rows made by hand
@@ -310,7 +310,8 @@ def _expected(
 
 
 # %% ../nbs/20_review.ipynb #a11e9d04
-_CONTENT = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+_CONTENT = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'none'; "
+            "frame-ancestors 'none'")
 
 @cache
 def _server_class():
@@ -335,7 +336,6 @@ def _server_class():
             Path('open.html').write_text(f'<meta http-equiv="refresh" content="0;url={self.connection_url}">')
             Thread(target=webbrowser.open, args=[Path('open.html').absolute().as_uri()]).start()
     return Server
-
 
 # %% ../nbs/20_review.ipynb #a11e9d05
 def _free(port):

@@ -58,7 +58,8 @@ _GENERAL = ('verdict','span') # labels with keys of their own
 
 # %% ../nbs/19_sitting.ipynb #b23da844
 _NEW = 'new' # part for a context that no engine found
-_UNREADABLE = FastbookError,LookupError,TypeError,ValueError,AttributeError,RecursionError # from a damaged or foreign row
+# what a damaged or foreign row raises
+_UNREADABLE = FastbookError,LookupError,TypeError,ValueError,AttributeError,RecursionError
 
 class Sitting:
     "A person reading rows: where they are, what they have said, what each key does."

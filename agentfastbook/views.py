@@ -16,7 +16,8 @@ from .show import Html,highlight,visible
 # %% ../nbs/17_views.ipynb #eac02b20
 def _check_text(*values):
     for v in values:
-        if not isinstance(v, str): raise FastbookError(f'a view is made of texts, not of {type(v).__name__} ({v!r:.40})')
+        if not isinstance(v, str):
+            raise FastbookError(f'a view is made of texts, not of {type(v).__name__} ({v!r:.40})')
 
 @dataclass(frozen=True)
 class Mark:
@@ -60,7 +61,7 @@ class View:
     content:str='' # content id of the result that is shown
     spans:bool=False # are the parts contexts, to be accepted, fixed or rejected?
 
-    def __post_init__(self): _check_text(self.id, self.title, self.content, *(text for fact in self.facts for text in fact))
+    def __post_init__(self): _check_text(self.id, self.title, self.content, *(t for fact in self.facts for t in fact))
 
 # %% ../nbs/17_views.ipynb #4fc245c5
 _STYLE = ('<style>.afb-side{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.2rem}'
