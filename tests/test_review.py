@@ -21,7 +21,7 @@ from agentfastbook.core import FastbookError, Span
 from agentfastbook.decompose import RuleDecomposer
 from agentfastbook.labels import Label, Note, annotate, apply_reviews, labels, notes, reviewed_spans, span_label, undo
 from agentfastbook.pipeline import curate
-from agentfastbook.review import Review, review, review_html, review_pair, review_trace, save_reviews
+from agentfastbook.review import Review, opened, review, review_html, review_pair, review_trace, save_reviews
 from agentfastbook.sampling import sample_random, sample_stratified
 from agentfastbook.sitting import Sitting
 from agentfastbook.store import Call, Item, Store
@@ -445,3 +445,17 @@ def test_the_command_says_what_is_wrong(tmp_path):
     done = afb_review('--run', tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: there is no store 'traces.db'")
     assert '--annotator' in afb_review('--help').stdout
+
+
+def test_a_damaged_file_is_one_line_for_the_command_and_the_page(run):
+    "Pages of the database written over: no traceback, and the page says why."
+    with sqlite3.connect(run/'traces.db') as db: db.execute('pragma wal_checkpoint(truncate)')
+    data = (run/'traces.db').read_bytes()
+    for at in (0, 100, 4096, len(data)//2):
+        (run/'traces.db').write_bytes(data[:at]+b'\xa5'*(len(data)-at))
+        for leftover in ('traces.db-wal', 'traces.db-shm'): (run/leftover).unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, '-c', 'from agentfastbook.review import afb_review; afb_review()', '--run', str(run), '--no_browser',
+                               '--port', '65000'], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=60)
+        assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, (at, done.stderr)
+        shown = opened(source=run, annotator='Ada')
+        assert shown.startswith('<p role="alert">error: ')
