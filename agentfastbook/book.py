@@ -7,7 +7,7 @@ __all__ = ['BlockKind', 'sample_path', 'Cell', 'Block', 'Chapter', 'read_chapter
            'questionnaire', 'get_fastbook']
 
 # %% ../nbs/01_book.ipynb #4febd20a
-import re,subprocess
+import os,re,subprocess
 from collections import Counter
 from dataclasses import dataclass,field
 from functools import lru_cache
@@ -342,16 +342,28 @@ _BENCHMARK = 'https://github.com/vishalbakshi/fastbook-benchmark'
 _BENCHMARK_COMMIT = '76a133732cc58838da0ee09ce3cff8d59f6d2f6b'
 
 def _git(*args):
-    run = subprocess.run(['git', *args], capture_output=True, text=True)
+    command = ['git', '-c', f'core.hooksPath={os.devnull}', *args]
+    run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise FastbookError(f"`git {' '.join(args)}` failed: {run.stderr.strip()[-300:]}; "
                             "check the network and that git is installed")
     return run.stdout.strip()
 
+_PLAIN = re.compile(r'core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode)'
+                    r'|core\.symlinks|(remote|branch|user)\..*')
+
+def _check_plain(path):
+    "Refuse a repository whose own configuration can name programs, which Git would run: somebody may have sent it."
+    for name in _git('-C', str(path), 'config', '--local', '--list', '--name-only').split():
+        if not _PLAIN.fullmatch(name) or name.endswith(('.uploadpack','.vcs','.proxy')):
+            raise FastbookError(f"the Git repository '{path.name}' sets {name}, which may run a program; "
+                                "give a new folder")
+
 def _fetch(url, revision, path):
     "The files of one revision, without history."
-    if not (path/'.git').is_dir(): _git('init', '-q', str(path))
-    _git('-C', str(path), 'fetch', '-q', '--depth', '1', url, revision)
+    if (path/'.git').exists(): _check_plain(path)
+    else: _git('init', '-q', str(path))
+    _git('-C', str(path), 'fetch', '-q', '--depth', '1', '--', url, revision)
     _git('-C', str(path), 'checkout', '-q', '--detach', 'FETCH_HEAD')
     return _git('-C', str(path), 'rev-parse', 'HEAD')
 

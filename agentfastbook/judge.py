@@ -134,7 +134,9 @@ def cases(
 def _items(store, run):
     "Items of a run with their calls, parsed; each call once."
     last = store.last_run(run)
-    if last is None: raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}'; see `Store.runs`")
+    if last is None:
+        have = ', '.join(str(r['id']) for r in store._rows('select id from run')) or 'none'
+        raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}', which has runs: {have}")
     rows = store._rows("""select item.id as item, item.name, item.error as failed, call.* from run_item
         join item on item.id=run_item.item left join item_call on item_call.item=item.id
         left join call on call.id=item_call.call where run=? order by item.rowid, position""", last)
@@ -270,6 +272,17 @@ _READ = """select judgement.*, item.name as question, coalesce(call.step, 'trace
 
 def _stale(row): return row['step'] != 'trace' and row['content'] != content_id(row['output'])
 
+def _check_known(store, judge, version, run):
+    "A judge, version or run that is not in the store is an error, not an empty table."
+    given = store._rows('select distinct judge, version from judgement')
+    for what,value,known in (('judge', judge, [g['judge'] for g in given]),
+                             ('version', version, [g['version'] for g in given if judge in (None, g['judge'])]),
+                             ('run', run, [r['id'] for r in store._rows('select id from run')])):
+        if value is None or value in known: continue
+        said = ' has no verdicts' if what == 'judge' else ' is not there'
+        raise FastbookError(f"{what} '{value}'{said} in '{store.path.name}'; it knows "
+                            f"{', '.join(map(str, dict.fromkeys(known))) or 'none'}; see `judge_run`")
+
 def verdicts(
     store:Store,
     judge:str|None=None, # name of a judge; None: all
@@ -277,6 +290,7 @@ def verdicts(
     run:int|None=None, # only what this run uses; None: all runs
 )->pd.DataFrame: # columns `COLUMNS` and created, in the order in which they were first given
     "What judges have said."
+    _check_known(store, judge, version, run)
     current = {}
     for row in store._rows(_READ, judge, version, run):
         if _stale(row): continue
