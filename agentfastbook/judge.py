@@ -99,9 +99,9 @@ _PART = dict(decompose='component', retrieve='passage')
 
 # %% ../nbs/22_judge.ipynb #d8976d20
 def _source(call, text_of):
-    input = call['input']
-    if call['step'] == 'decompose': return input['gold_answer']
-    return text_of(input['chapter']) if isinstance(input, dict) and 'chapter' in input else ''
+    input = call['input'] if isinstance(call['input'], dict) else {}
+    if call['step'] == 'decompose': return input.get('gold_answer', '')
+    return text_of(input['chapter']) if 'chapter' in input else ''
 
 def _trace(item, calls, text_of):
     first = calls[0] if calls else dict(input={}, step='')

@@ -169,6 +169,12 @@ def call_view(
                 (*_texts(call['input'], 'input'), *_texts(call['output'], 'output'), *_raw(call)), facts=_facts(call))
 
 _VIEWS = dict(decompose=decompose_view, retrieve=retrieve_view, extract=extract_view)
+_OTHER = (TypeError, KeyError, ValueError, AttributeError, IndexError, FastbookError) # it is not what the step gives
+
+def _step_view(source, name, call, calls):
+    "The view of a call's step; of data in another form, as of another tool, what went in and came out."
+    try: return _VIEWS.get(call['step'], call_view)(source, name, call, calls)
+    except _OTHER: return call_view(source, name, call, calls)
 
 # %% ../nbs/18_steps.ipynb #eab2eb1e
 def _run(store, run):
@@ -206,27 +212,33 @@ def call_rows(
     def show(i):
         calls = source.calls(table.item_id[i])
         call = next(c for c in calls if c['id'] == table.id[i])
-        return replace(_VIEWS.get(step, call_view)(source, table['name'][i], call, calls), content=content(i))
+        return replace(_step_view(source, table['name'][i], call, calls), content=content(i))
     return Rows(table, show, content)
 
 # %% ../nbs/18_steps.ipynb #f2822bdf
+def _call_panels(source, name, call, calls):
+    if call['step'] == 'decompose':
+        yield Panel('question', call['input']['question'])
+        yield _answer_panel(call['input'], call['output'])
+    elif call['step'] == 'retrieve':
+        text = call['input']['component']['text']
+        view = retrieve_view(source, name, call, calls)
+        yield Panel('component', text)
+        yield from view.panels[1:len(view.panels)-len(_raw(call))]
+    elif call['step'] != 'extract': yield from call_view(source, name, call, calls).panels
+
 def _trace_panels(source, name, calls):
     for call in calls:
-        if call['step'] == 'decompose':
-            yield Panel('question', call['input']['question'])
-            yield _answer_panel(call['input'], call['output'])
-        elif call['step'] == 'retrieve':
-            text = call['input']['component']['text']
-            view = retrieve_view(source, name, call, calls)
-            yield Panel('component', text)
-            yield from view.panels[1:len(view.panels)-len(_raw(call))]
-        elif call['step'] != 'extract': yield from call_view(source, name, call, calls).panels
+        try: yield from list(_call_panels(source, name, call, calls))
+        except _OTHER: yield from (*_texts(call['input'], 'input'), *_texts(call['output'], 'output'))
         yield from _raw(call)
 
 def _shown(call):
     "What the engine was shown, in a few words."
-    input = call['input']
-    if not isinstance(input, dict) or 'component' not in input: return ''
+    try: return _where_shown(call['input'])
+    except _OTHER: return ''
+
+def _where_shown(input):
     passages = input.get('passages')
     place = f"passages {', '.join(passages)}" if passages else f"chapter {input['chapter']}"
     return f"shown “{input['component']['text'][:60]}” and {place}"
@@ -235,10 +247,11 @@ def _in_short(call):
     "A call's step and result in a line."
     if call['error']: return f"{call['step']}: {call['error']}"
     kind = dict(decompose='components', retrieve='passages', extract='contexts').get(call['step'])
-    if kind is None: return f"{call['step']}: {as_text(call['output'])[:80]}"
-    input = call['input']
-    about = f" for “{input['component']['text'][:70]}”" if 'component' in input else ''
-    return f"{call['step']}: {kind}: {len(call['output'] or [])}{about}"
+    input,output = call['input'],call['output'] or []
+    if kind is None or not isinstance(output, list): return f"{call['step']}: {as_text(call['output'])[:80]}"
+    component = input.get('component') if isinstance(input, dict) else None
+    about = f" for “{component['text'][:70]}”" if isinstance(component, dict) and 'text' in component else ''
+    return f"{call['step']}: {kind}: {len(output)}{about}"
 
 def trace_view(
     source:Source,
@@ -275,6 +288,10 @@ def _result(source, call):
     "A call's output as a text."
     if call['error']: return f"error: {call['error']}"
     output = call['output'] or []
+    try: return _step_result(source, call, output)
+    except _OTHER: return as_text(call['output'])
+
+def _step_result(source, call, output):
     if call['step'] == 'decompose': return '\n'.join(f"- {c['text']}" for c in output)
     if call['step'] == 'retrieve': return '\n'.join(f"{p['id']}, score {p['score']}" for p in output)
     if call['step'] == 'extract': return '\n\n'.join(source.chapter(call['input']['chapter'])[s:e] for s,e in output)

@@ -30,7 +30,7 @@ from agentfastbook.pipeline import curate
 from agentfastbook.provenance import find_call
 from agentfastbook.review import review
 from agentfastbook.rubrics import import_rubric_scores
-from agentfastbook.steps import trace_rows
+from agentfastbook.steps import pair_rows, trace_rows
 from agentfastbook.store import Call, Item, Store
 
 ROOT = Path(__file__).parent.parent
@@ -559,6 +559,18 @@ def test_tables_come_back_exactly_and_no_cell_can_be_run(rows, ending):
 
 
 # An item that was damaged
+
+@pytest.mark.parametrize('change', ["input='[]'", "input='5'", "output='5'", "output='null'", "output='[[5, 999999999]]'", "output='{}'"])
+def test_damaged_calls_are_shown_as_they_are_and_checks_of_them_are_missing(run, tmp_path, change):
+    shutil.copy(run/'traces.db', tmp_path/'traces.db')
+    with Store(tmp_path/'traces.db') as store:
+        store._db.execute(f'update call set {change} where rowid < 4')
+        for step, checks in CHECKS.items(): assert len(judge_run(store, checks, step)) >= 20*len(checks)
+        for step in ('trace', *CHECKS):
+            sitting = review(store, step, annotator='Ada').sitting
+            for _ in range(3): assert sitting.state()['panels'] and sitting.press('j')
+        assert len(pair_rows(store, same=True, runs=(1, 1)).table) == 21
+
 
 @pytest.mark.parametrize('change,healed', [
     ("update call set output='5' where rowid=2", False), ("update call set output='{' where rowid=2", False),
