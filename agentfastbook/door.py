@@ -431,7 +431,11 @@ class LM:
     def __init__(self,
         model:str, # the server's name for the model
         door:Door|None=None, # limits, budget and record; None: a door of its own
-    ): self.model,self.door = model,door or Door()
+    ):
+        if redact(model) != model:
+            raise FastbookError("the model's name looks like a key, and would be written down with every call; give the "
+                                "name of the model, and the key in an environment variable such as OPENAI_API_KEY")
+        self.model,self.door = model,door or Door()
 
     def __repr__(self): return f'{type(self).__name__}({self.model!r})'
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)

@@ -302,5 +302,7 @@ def check_reply(
         outcome = 'unstructured'
     if outcome is None and request.choices and not request.scores and reply.data not in request.choices:
         outcome = 'unstructured'
+    if outcome is None and request.scores and not (isinstance(reply.data, dict) and {*reply.data} == {*request.choices}):
+        outcome = 'unstructured'
     if outcome: raise LMError(outcome, f'stop reason {reply.stop_reason!r}, text {reply.text[:80]!r}', reply)
     return reply
