@@ -237,6 +237,20 @@ def finish(self:Door,
     return reply
 
 @patch
+def taken(self:Door,
+    future:Future, # from `claim`
+    where:tuple[str,str,str], # step, prompt and model
+)->Reply: # or the error is raised
+    "The reply that another thread brings; it counts as recorded: it is paid once."
+    self.wait_for(lambda s: wait([future], s).done, 'another thread that asks the same')
+    error = future.exception()
+    paid = not error or bool(getattr(error, 'reply', None))
+    self._add(where, calls=1, recorded=int(paid), failed=int(not paid))
+    self._tick()
+    if error: raise error
+    return future.result()
+
+@patch
 def _keep(self:Door, key, where, engine, request, reply, error, lost):
     found = reply and dict(outcome=error.outcome if error else 'complete', reply=_reply_data(reply))
     if self.store is None:
@@ -316,15 +330,6 @@ class _Call:
             _log.warning(f'waiting for {what}, until {clock(self.door.patience-waited)} at most')
             self.said = True
         return found
-
-    def taken(self, future):
-        "The reply that another thread has brought."
-        error = future.exception()
-        paid = not error or bool(getattr(error, 'reply', None))
-        self.door._add(self.where, calls=1, recorded=int(paid), failed=int(not paid))
-        self.door._tick()
-        if error: raise error
-        return future.result()
 
     def usable(self, reply):
         "The reply, if who asked can use it."
@@ -476,8 +481,7 @@ class LM:
     def _complete(self, call, on_text):
         while isinstance(found := call.claim(), float): time.sleep(found)
         if isinstance(found, Future):
-            self.door.wait_for(lambda s: wait([found], s).done, 'another thread that asks the same')
-            return call.taken(found)
+            return self.door.taken(found, call.where)
         if found is not None: return found
         try:
             for attempt in Retrying(**call.rules()):
@@ -509,7 +513,7 @@ class LM:
             while not (await asyncio.wait([waiting], timeout=1))[0]:
                 self.door.check_moving(since, 'another task that asks the same')
             waiting.exception() # seen here, raised below
-            return call.taken(found)
+            return self.door.taken(found, call.where)
         if found is not None: return found
         try:
             async for attempt in AsyncRetrying(**call.rules(sleep=asyncio.sleep)):
