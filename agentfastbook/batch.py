@@ -109,7 +109,10 @@ class _Batch:
             return {key: self.finish(key, error=LMError(outcome, getattr(inner, 'message', kind)))}
         try:
             with named_errors(): reply = sound_reply(_claude_reply(result.result.message, self.open[key]))
-        except LMError as e: return {key: self.finish(key, error=e)}
+        except LMError as e:
+            most = self.lm.most_usage(self.open[key])
+            self.door.reserve(most.total, cost(most, self.lm.price, _SHARE) or 0.)
+            return {key: self.finish(key, error=e)}
         reply = replace(reply, again=self.open[key].again, usd=cost(reply.usage, self.lm.price, _SHARE))
         self.door._add(self.where, usage=reply.usage, usd=reply.usd)
         try: check_reply(reply, self.open[key])

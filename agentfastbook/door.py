@@ -220,7 +220,7 @@ def finish(self:Door,
     reply:Reply|None=None, # what came back
     error:BaseException|None=None, # or why nothing did
     lost:tuple[Usage,float]=(Usage(),0.), # tokens and US dollars of attempts that were paid in vain
-    stake:str='', # what attempts without a reply may have cost, to be written down, too
+    stake:str='', # what a call that was stopped in the middle may have cost, to be written down
 )->Reply: # the reply; or the error is raised
     "Keep the outcome, tell those who wait for it, and return or raise it."
     try:
@@ -408,7 +408,8 @@ class _Call:
             error.args = (f'{error}; gave up after {self.attempts} attempts in {spent:.1f} s',)
         if isinstance(error, LMError) and error.retry and self.start and self.door.paused > self.left:
             error.args = (f'{error}; the server asks to wait: go on at {clock(self.door.paused)}',)
-        reply,stake = None if error else self.reply,self.stake(self.unknown) if self.unknown.total else ''
+        stopped = error and not isinstance(error, LMError) and self.unknown.total # in the middle of an attempt
+        reply,stake = None if error else self.reply,self.stake(self.unknown) if stopped else ''
         return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost, stake)
 
 class _Asking:

@@ -54,11 +54,12 @@ def check_address(
     "An error, without what may be a password in it, unless it is an address."
     try:
         parts = urlsplit(url)
-        fine = re.match(r'https?://\S+$', url) and re.fullmatch(r'[\w.:%-]+', parts.hostname or '') and (parts.port or True)
+        fine = re.match(r'https?://[^\s?#]+$', url) and re.fullmatch(r'[\w.:%-]+', parts.hostname or '') and (parts.port or True)
     except (TypeError,ValueError): fine = False # a bracket that is not closed, a port that is no number
     if not fine:
         raise FastbookError(f"{shown_address(url)!r} is no address of a server; give one such as "
-                            "http://localhost:11434/v1 or http://[::1]:8080/v1")
+                            "http://localhost:11434/v1 or http://[::1]:8080/v1, without ? and #, and a key in an "
+                            "environment variable such as OPENAI_API_KEY")
     return url
 
 def shown_address(
