@@ -94,7 +94,8 @@ class _Batch:
         said = poll < _SILENT
         while self.retried(lambda b: b.retrieve(id), passing).processing_status != 'ended':
             if time.monotonic() >= end: raise LMError('deadline', f'batch {id} goes on; run again to wait for it')
-            if not said: _log.warning(f'waiting for batch {id}, a look every {poll:g} s, until {clock(deadline)} at most')
+            if not said:
+                _log.warning(f'waiting for batch {id}, a look every {poll:g} s, until {clock(deadline)} at most')
             said = True
             time.sleep(min(poll, max(0., end-time.monotonic())))
         return self.retried(lambda b: list(b.results(id)), passing)

@@ -124,7 +124,8 @@ class Door(Limits):
     def __repr__(self):
         count,lost = self._counts(),self.possibly_paid
         calls = f"{count['calls']} calls, {count['recorded']} from the record, {count['failed']} failed"
-        earlier = f"; perhaps {lost['tokens']:,} tokens, ${lost['usd']:.4f} more for {lost['calls']} calls on their way at a stop"
+        perhaps = f"; perhaps {lost['tokens']:,} tokens, ${lost['usd']:.4f} more"
+        earlier = f"{perhaps} for {lost['calls']} calls on their way at a stop"
         return f'{calls}, {self.tokens:,} tokens, {self._price()}' + (earlier if lost['calls'] else '')
 
 # %% ../nbs/05_door.ipynb #f1935995
@@ -418,7 +419,8 @@ class _Asking:
         request = messages if isinstance(messages, Request) else make_request(messages, **options)
         self.lm,self.most,self.bad = lm,samples or lm.door.samples,None
         first = request.key(repr(lm))
-        self.new = lambda n: _Call(lm, request.retried(n) if n > request.again else request, step, prompt, unusable, first)
+        def sample(n): return request.retried(n) if n > request.again else request
+        self.new = lambda n: _Call(lm, sample(n), step, prompt, unusable, first)
         self.call = self.new(request.again)
 
     def next(self, error):
@@ -439,8 +441,8 @@ class LM:
         door:Door|None=None, # limits, budget and record; None: a door of its own
     ):
         if redact(model) != model:
-            raise FastbookError("the model's name looks like a key, and would be written down with every call; give the "
-                                "name of the model, and the key in an environment variable such as OPENAI_API_KEY")
+            raise FastbookError("the model's name looks like a key, and would be written down with every call; give "
+                                "the name of the model, and the key in an environment variable such as OPENAI_API_KEY")
         self.model,self.door = model,door or Door()
 
     def __repr__(self): return f'{type(self).__name__}({self.model!r})'

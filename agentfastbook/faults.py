@@ -83,7 +83,8 @@ def timed_client(
     base:type, # an SDK's `DefaultHttpxClient`
 ):
     "The same, but the time of a call is for its whole reply: one byte now and then does not make it longer."
-    http = import_module(next(c.__module__ for c in base.__mro__ if c.__name__ == 'Client').split('.')[0]) # httpx or httpx2
+    module = next(c.__module__ for c in base.__mro__ if c.__name__ == 'Client')
+    http = import_module(module.split('.')[0]) # httpx or httpx2
     class Timed(http.SyncByteStream):
         def __init__(self, stream, seconds): self.stream,self.end = stream,time.monotonic()+seconds
         def close(self): self.stream.close()

@@ -16,7 +16,8 @@ from .core import FastbookError
 from .secrets import MASK
 from .reply import LMError,Price,Reply,Request,Usage,make_request,redact,sound_reply
 from .door import LM,Door
-from .faults import guard_log,in_time,named_errors,timed_client,translate_error # the last for those who look here
+from .faults import guard_log,in_time,named_errors,timed_client
+from .faults import translate_error # for those who look here
 
 # %% ../nbs/06_lm.ipynb #e8980ac2
 _CACHED = 512 # tokens: no Claude model caches a shorter prefix
@@ -54,7 +55,8 @@ def check_address(
     "An error, without what may be a password in it, unless it is an address."
     try:
         parts = urlsplit(url)
-        fine = re.match(r'https?://[^\s?#]+$', url) and re.fullmatch(r'[\w.:%-]+', parts.hostname or '') and (parts.port or True)
+        fine = re.match(r'https?://[^\s?#]+$', url) and re.fullmatch(r'[\w.:%-]+', parts.hostname or '')
+        fine = fine and (parts.port or True)
     except (TypeError,ValueError): fine = False # a bracket that is not closed, a port that is no number
     if not fine:
         raise FastbookError(f"{shown_address(url)!r} is no address of a server; give one such as "

@@ -100,7 +100,8 @@ def snap(
 
 # %% ../nbs/14_lm_decompose.ipynb #cbe319d1
 _IN_THE_TEXT = ('too_long','cut','unstructured','refused','empty','too_large') # smaller requests may avoid these
-_HOPELESS = ('paused','no_key','unauthorized','unknown_model','not_installed','not_a_model','crashed','connection','over_budget')
+_HOPELESS = ('paused','no_key','unauthorized','unknown_model','not_installed','not_a_model','crashed','connection',
+             'over_budget')
 _FORMS = ('point','write')
 _ENDINGS = {'standard': '', 'fine': '-fine'} # of the names of prompts
 
@@ -180,7 +181,8 @@ class LMDecomposer:
         if len(answers) == 1 and self._certain(answers[0]):
             return {answers[0]: (decompose_spans(answers[0], 'whole'), [])}
         with calls_made() as calls:
-            alone = dict(unusable=lambda reply: self._unusable(reply, answers)) if len(answers) == 1 else dict(samples=1)
+            check = dict(unusable=lambda reply: self._unusable(reply, answers))
+            alone = check if len(answers) == 1 else dict(samples=1)
             try: found = self._read(ask(self.lm, self._filled(answers), **alone), answers)
             except LMError as e:
                 if len(answers) == 1: return {answers[0]: (e, calls)}

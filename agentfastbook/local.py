@@ -132,7 +132,8 @@ class Local(LM):
 
     def _write(self, llama, request, on_text):
         make = partial(llama.create_chat_completion, self._messages(request), max_tokens=request.max_tokens,
-                       seed=self.seed+request.sample+1000*request.again, temperature=request.temperature or 0., grammar=self._grammar(request))
+                       seed=self.seed+request.sample+1000*request.again, grammar=self._grammar(request),
+                       temperature=request.temperature or 0.)
         if on_text: text,usage,stop_reason = _streamed(make(stream=True), llama, on_text)
         else:
             done = make()
@@ -190,5 +191,5 @@ def open_lm(
         address,_,model = name.partition('#')
         return OpenAICompatible(address, model or 'default', door)
     if name.startswith('claude-'): return Claude(name, door)
-    raise FastbookError(f"language model {redact(name)!r} is not known; give the name of a Claude model (claude-haiku-4-5), "
-                        "local:FILE.gguf, or the address of a server (http://localhost:11434/v1#model)")
+    raise FastbookError(f"language model {redact(name)!r} is not known; give the name of a Claude model "
+                        "(claude-haiku-4-5), local:FILE.gguf, or the address of a server (http://localhost:11434/v1#model)")
