@@ -192,4 +192,5 @@ def open_lm(
         return OpenAICompatible(address, model or 'default', door)
     if name.startswith('claude-'): return Claude(name, door)
     raise FastbookError(f"language model {redact(name)!r} is not known; give the name of a Claude model "
-                        "(claude-haiku-4-5), local:FILE.gguf, or the address of a server (http://localhost:11434/v1#model)")
+                        "(claude-haiku-4-5), local:FILE.gguf, or the address of a server "
+                        "(http://localhost:11434/v1#model)")
