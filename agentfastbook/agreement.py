@@ -7,6 +7,7 @@ __all__ = ['LEVELS', 'resample', 'ratings', 'kappa', 'alpha', 'Reconciliation', 
 
 # %% ../nbs/16_agreement.ipynb #57efc1c6
 import math
+from collections import Counter
 from collections.abc import Callable,Hashable,Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,10 +16,14 @@ import numpy as np
 import pandas as pd
 
 from .core import FastbookError,fold
-from .metrics import Interval
+from .metrics import Interval,check_count,check_share
 from .show import Html,visible
 
 # %% ../nbs/16_agreement.ipynb #48c56841
+def _numbered(values):
+    "A number for each, the same for the same; what is missing is a cluster, too."
+    return pd.factorize(pd.Series(list(values), dtype=object), use_na_sentinel=False)[0]
+
 def resample(
     statistic:Callable[[np.ndarray],float], # row numbers -> the figure on these rows; NaN if undefined
     n:int, # rows
@@ -28,10 +33,12 @@ def resample(
     confidence:float=.95, # share of draws inside
 )->Interval: # draws on which the figure is undefined are left out
     "A figure with its percentile bootstrap interval, for figures that are no ratio of sums."
+    check_share(confidence, 'confidence')
+    check_count(resamples, 'resamples')
     if not n: raise FastbookError("an interval of no rows; give at least one")
     if clusters is not None and len(clusters) != n:
         raise FastbookError(f"{len(clusters)} clusters for {n} rows; give one for each row")
-    numbers = np.arange(n) if clusters is None else pd.factorize(np.asarray(clusters, dtype=object))[0]
+    numbers = np.arange(n) if clusters is None else _numbered(clusters)
     groups = [np.flatnonzero(numbers == g) for g in range(numbers.max()+1)] if clusters is not None else numbers[:,None]
     value,rng = float(statistic(np.arange(n))),np.random.default_rng(seed)
     if len(groups) < 2: return Interval(value, math.nan, math.nan)
@@ -55,11 +62,15 @@ def ratings(
     _need_columns(labels, ['call','annotator','value']+['created']*rounds, 'the table of labels')
     ordered = labels.sort_values('created', kind='stable') if 'created' in labels.columns else labels
     thing = [c for c in ('call','part','name') if c in labels.columns]
-    groups = ordered.groupby([*thing, 'annotator'], sort=False).value
-    if not rounds: found = {'': groups.last()}
+    about = [*thing, 'annotator']
+    for c in about:
+        if ordered[c].isna().any(): ordered = ordered.assign(**{c: ordered[c].astype(object).where(ordered[c].notna(), '')})
+    ordered = ordered.astype(dict(value=object)).set_index(about).value
+    def given(which): return ordered[~ordered.index.duplicated(keep=which)] # also where the last takes a label back
+    if not rounds: found = {'': given('last')}
     else:
-        again = groups.size()[lambda n: n > 1].index
-        found = {', first': groups.first().loc[again], ', again': groups.last().loc[again]}
+        again = given('first').index.intersection(ordered.index[ordered.index.duplicated()], sort=False)
+        found = {', first': given('first').loc[again], ', again': given('last').loc[again]}
     columns = [s.unstack('annotator').add_suffix(suffix) for suffix,s in found.items()]
     wide = pd.concat(columns, axis=1).astype(object)
     return wide.where(wide.notna(), None).rename_axis(columns=None)
@@ -72,9 +83,17 @@ def _library(name):
 
 def _codes(*columns):
     "Values as numbers, the same number for the same value."
-    values,n = [v for c in columns for v in c],len(columns[0])
-    codes = pd.factorize(np.array([f'{type(v).__name__}:{v}' for v in values], dtype=object))[0]
-    return [codes[i*n:(i+1)*n] for i in range(len(columns))]
+    known = {}
+    return [np.array([known.setdefault(v, len(known)) for v in column]) for column in columns]
+
+def _is_missing(value): return value is None or value is pd.NA or value != value
+
+def _side_by_side(first, second):
+    "Both as lists; two Series must be about the same things in the same order."
+    if isinstance(first, pd.Series) and isinstance(second, pd.Series) and not first.index.equals(second.index):
+        raise FastbookError("the two have different indexes, so row by row they are not about the same things; "
+                            "give second.reindex(first.index), or lists")
+    return list(first),list(second)
 
 def kappa(
     first:Sequence, # labels of one person
@@ -86,15 +105,23 @@ def kappa(
     "Cohen's kappa of two people with its bootstrap interval; things that one of them did not label are left out."
     if len(first) != len(second):
         raise FastbookError(f"kappa of {len(first)} and {len(second)} labels; both must have labelled the same things")
-    seen = [i for i,pair in enumerate(zip(first, second)) if None not in pair]
+    first,second = _side_by_side(first, second)
+    groups = None if clusters is None else list(clusters)
+    if groups is not None and len(groups) != len(first):
+        raise FastbookError(f"{len(groups)} clusters for {len(first)} rows; give one for each row")
+    seen = [i for i,pair in enumerate(zip(first, second)) if not any(map(_is_missing, pair))]
     if not seen: raise FastbookError("kappa of no labels; both must have labelled at least one thing in common")
+    texts = [sum(isinstance(column[i], str) for i in seen) for column in (first, second)]
+    if sorted(texts) == [0, len(seen)]:
+        raise FastbookError("one person's labels are texts, the other's are not, so they could never agree; "
+                            "write both in the same way")
     a,b = _codes([first[i] for i in seen], [second[i] for i in seen])
     cohens_kappa,size = _library('statsmodels.stats.inter_rater').cohens_kappa,max(a.max(), b.max())+1
     def statistic(rows):
         table = np.bincount(a[rows]*size+b[rows], minlength=size*size).reshape(size, size)
         if table.max() == len(rows): return 1. if np.diag(table).any() else 0.
         return float(cohens_kappa(table, return_results=False))
-    return resample(statistic, len(seen), None if clusters is None else [clusters[i] for i in seen], seed, resamples)
+    return resample(statistic, len(seen), groups and [groups[i] for i in seen], seed, resamples)
 
 # %% ../nbs/16_agreement.ipynb #719f54cb
 LEVELS = ('nominal','ordinal','interval','ratio')
@@ -108,9 +135,15 @@ def alpha(
 )->Interval: # 1: always the same, 0: as often as by chance; 1 if nobody ever gives another label
     "Krippendorff's alpha with its bootstrap interval."
     if level not in LEVELS: raise FastbookError(f"level {level!r} is not known; choose one of {', '.join(LEVELS)}")
-    given = [[v for v in row if not (v is None or v != v)] for row in labelled.itertuples(index=False)]
+    given = [[v for v in row if not _is_missing(v)] for row in labelled.itertuples(index=False)]
     kept = [i for i,row in enumerate(given) if len(row) > 1]
     if not kept: raise FastbookError("alpha of no labels; at least one thing must have been labelled by two people")
+    groups = None if clusters is None else list(clusters)
+    if groups is not None and len(groups) != len(given):
+        raise FastbookError(f"{len(groups)} clusters for {len(given)} rows; give one for each row")
+    if level != 'nominal' and (odd := [v for i in kept for v in given[i] if isinstance(v, str)]):
+        raise FastbookError(f"the label {odd[0]!r:.60} is no number, so it has no place on a scale of level '{level}'; "
+                            "take 'nominal', or numbers")
     values = sorted({v for i in kept for v in given[i]}, key=None if level != 'nominal' else str)
     counts = np.array([[given[i].count(v) for v in values] for i in kept])
     domain = values if level != 'nominal' else list(range(len(values)))
@@ -120,7 +153,7 @@ def alpha(
         if len(used) < 2: return 1.
         return float(library.alpha(value_counts=counts[rows][:,used], value_domain=[domain[u] for u in used],
                                    level_of_measurement=level))
-    return resample(statistic, len(kept), None if clusters is None else [clusters[i] for i in kept], seed, resamples)
+    return resample(statistic, len(kept), groups and [groups[i] for i in kept], seed, resamples)
 
 # %% ../nbs/16_agreement.ipynb #e7d8248b
 _CLOSE = 500 # rows on either side among which near-equal keys are looked for; the time grows with the square
@@ -150,16 +183,19 @@ class Reconciliation:
     differing:pd.DataFrame # keys, column, a, b, and difference where both are numbers: a row for each differing value
     near:pd.DataFrame # rows on one side only whose keys are almost equal
     repeated:pd.DataFrame # keys that occur more than once, with the table; such rows are paired in their order
+    compared:tuple[str,...]=() # columns beside the keys that are in both tables
+    notes:tuple[str,...]=() # what is systematic about the differences, and what could not be compared
 
     @property
     def agrees(self)->bool:
-        "Is there no difference at all?"
-        return not (len(self.only_a) or len(self.only_b) or len(self.differing) or len(self.repeated))
+        "Was something compared, and is there no difference at all?"
+        return bool(self.compared and self.equal) and not (len(self.only_a) or len(self.only_b) or len(self.differing) or len(self.repeated))
 
     def __repr__(self):
-        return (f"{self.equal} rows equal, {len(self.differing)} values differ, {len(self.only_a)} rows only in a, "
-                f"{len(self.only_b)} only in b ({len(self.near)} with a key almost the same), "
-                f"{len(self.repeated)} keys repeated")
+        counts = (f"{self.equal} rows equal, {len(self.differing)} values differ, {len(self.only_a)} rows only in a, "
+                  f"{len(self.only_b)} only in b ({len(self.near)} with a key almost the same), "
+                  f"{len(self.repeated)} keys repeated")
+        return '; '.join([counts, *self.notes])
 
     def _repr_html_(self):
         parts = {name.replace('_', ' '): getattr(self, name) for name in
@@ -186,6 +222,69 @@ def _repeated(df, keys, name):
     found = df[df.duplicated(list(keys), keep=False)].groupby(list(keys), sort=False, dropna=False).size()
     return found.rename('rows').reset_index().assign(table=name)
 
+def _unwrapped(text):
+    inside,marks = text.strip(),'"\'`“”„‟‘’‚‛«»'
+    return inside[1:-1] if len(inside) > 1 and inside[0] in marks and inside[-1] in marks else text
+
+_EVENED = {'wrapping quotes': _unwrapped, 'white space': lambda t: ' '.join(t.split()), 'case': str.casefold}
+
+def _as_number(value):
+    "The number behind a number or its text, and whether it is a text; None if there is none."
+    if isinstance(value, str):
+        try: return float(value.strip().rstrip('%'))
+        except ValueError: return None
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return float(value) if is_number else None
+
+def _same_but(a, b):
+    "What alone makes two unequal values different; empty if it is more."
+    if isinstance(a, str) and isinstance(b, str):
+        for name,even in _EVENED.items():
+            if even(a) == even(b): return name
+        for even in _EVENED.values(): a,b = even(a),even(b)
+        if a == b: return f"{', '.join(list(_EVENED)[:-1])} and {list(_EVENED)[-1]}"
+    x,y = _as_number(a),_as_number(b)
+    if x is None or y is None: return ''
+    if x == y: return 'being text or number'
+    return 'being percent or share' if math.isclose(x, 100*y) or math.isclose(y, 100*x) else ''
+
+def _patterns(differing, only_a, only_b, keys):
+    "A line for each difference that several rows have in the same way."
+    for column,rows in differing.groupby('column', sort=False):
+        for name,n in Counter(map(_same_but, rows.a, rows.b)).items():
+            if name and n > 1: yield (f"{n} of {len(rows)} differing values of '{column}' are the same but for {name}; "
+                                      "even them out before you compare")
+    for name,even in _EVENED.items():
+        a,b = ([tuple(even(str(v)) for v in key) for key in df[[*keys]].itertuples(index=False)] for df in (only_a, only_b))
+        n = sum((Counter(a) & Counter(b)).values())
+        if n > 1: yield f'{n} rows are only in a and only in b since their keys differ in {name}'
+
+def _kind(column):
+    "What the values of a column are: number, string, or another name of pandas."
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    return 'number' if kind in ('integer','floating','mixed-integer-float','decimal') else kind
+
+def _key_texts(column):
+    return [str(int(v)) if isinstance(v, (float, np.floating)) and v == v and v == int(v) else v if pd.isna(v) else str(v)
+            for v in column]
+
+def _alike(frames, keys):
+    "Tables whose keys can be paired: as texts, where one has numbers and the other texts; and a line that says so."
+    notes,frames = [],list(frames)
+    for k in keys:
+        kinds = [_kind(df[k]) for df in frames]
+        if kinds[0] == kinds[1] and not kinds[0].startswith('mixed') or any(len(df) == 0 for df in frames): continue
+        frames = [df.assign(**{k: pd.Series(_key_texts(df[k]), df.index, dtype=object)}) for df in frames]
+        if kinds[0] != kinds[1]: notes.append(f"key '{k}' is {kinds[0]} in a and {kinds[1]} in b, compared as text")
+    return frames,notes
+
+def _about_columns(a, b, keys, columns):
+    "What is in one table only is not compared; the reader should know."
+    alone = [[c for c in df.columns if c not in columns and c not in keys] for df in (a, b)]
+    if not columns: yield 'nothing to compare: the tables share only the keys; rename the columns that mean the same'
+    for name,missing in zip('ab', alone):
+        if missing: yield f"not compared, only in {name}: {', '.join(map(str, missing))}"
+
 def reconcile(
     a:pd.DataFrame, # one table
     b:pd.DataFrame, # the table that should be equal
@@ -197,17 +296,22 @@ def reconcile(
     keys = (keys,) if isinstance(keys, str) else tuple(keys)
     if not keys: raise FastbookError("no keys to pair rows by; name at least one column")
     for df,name in ((a, 'table a'), (b, 'table b')): _need_columns(df, keys, name)
+    check_share(near, 'near', ends=True)
+    if not tolerance >= 0: raise FastbookError(f"tolerance is {tolerance}; it must be 0 or more")
     columns = [c for c in a.columns if c in b.columns and c not in keys]
-    frames = [df[[*keys, *columns]].reset_index(drop=True) for df in (a, b)]
-    if any(df.empty for df in frames): return _one_is_empty(frames, keys)
+    frames,notes = _alike([df[[*keys, *columns]].reset_index(drop=True) for df in (a, b)], keys)
+    notes += _about_columns(a, b, keys, columns)
+    if any(not len(df) for df in frames): return _one_is_empty(frames, keys, columns, notes)
     compared = _library('datacompy').PandasCompare(*frames, join_columns=list(keys), abs_tol=tolerance,
                                                    cast_column_names_lower=False)
     only_a,only_b = (df.reset_index(drop=True) for df in (compared.df1_unq_rows, compared.df2_unq_rows))
     repeated = pd.concat([_repeated(df, keys, name) for df,name in zip(frames, 'ab')], ignore_index=True)
-    return Reconciliation(keys, compared.count_matching_rows(), only_a, only_b, _differences(compared, keys, columns),
-                          _near_keys(only_a, only_b, keys, near), repeated)
+    differing = _differences(compared, keys, columns)
+    notes += _patterns(differing, only_a, only_b, keys)
+    return Reconciliation(keys, compared.count_matching_rows(), only_a, only_b, differing,
+                          _near_keys(only_a, only_b, keys, near), repeated, tuple(columns), tuple(notes))
 
-def _one_is_empty(frames, keys):
+def _one_is_empty(frames, keys, columns, notes):
     none = pd.DataFrame(columns=[*keys, 'column', 'a', 'b', 'difference'])
     repeated = pd.concat([_repeated(df, keys, name) for df,name in zip(frames, 'ab')], ignore_index=True)
-    return Reconciliation(keys, 0, *frames, none, _near_keys(*frames, keys, 1.), repeated)
+    return Reconciliation(keys, 0, *frames, none, _near_keys(*frames, keys, 1.), repeated, tuple(columns), tuple(notes))

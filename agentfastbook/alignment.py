@@ -13,7 +13,7 @@ from dataclasses import dataclass,replace
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span
-from .metrics import Interval
+from .metrics import Interval,check_numbers,check_share
 from .store import Store
 from .labels import labels
 from .show import Html,visible
@@ -23,7 +23,7 @@ from .steps import call_rows,trace_rows
 from .review import Review,review
 from .intervals import design_effect,share_limits
 from .judge import cases,verdicts
-from .splits import open_test,split_in_store
+from .splits import PARTS,open_test,split_in_store
 
 # %% ../nbs/27_alignment.ipynb #62df59d7
 def rate(
@@ -32,7 +32,9 @@ def rate(
     confidence:float=.95, # 0..1
 )->Interval: # from 0 to 1 with an unknown value if there are no rows
     "A share with an interval that respects questions."
-    x = np.asarray(hits, dtype=float)
+    check_share(confidence, 'confidence')
+    x = check_numbers(hits, 'values')
+    if not np.isin(x, (0, 1)).all(): raise FastbookError("a value is neither True nor False; a share counts rows that hold")
     if clusters is not None and len(clusters) != len(x):
         raise FastbookError(f"{len(clusters)} clusters for {len(x)} rows; give one for each row")
     if not len(x): return Interval(math.nan, 0., 1.)
@@ -110,6 +112,11 @@ def align(
     if len(judged) != len(person) or clusters is not None and len(clusters) != len(person):
         groups = '' if clusters is None else f', {len(clusters)} clusters'
         raise FastbookError(f"{len(judged)} verdicts, {len(person)} labels{groups}; give one of each for each row")
+    series = [x for x in (judged, person) if isinstance(x, pd.Series)]
+    if len(series) == 2 and not series[0].index.equals(series[1].index):
+        raise FastbookError("verdicts and labels have different indexes, so row by row they are not about the same "
+                            "results; reindex one by the other")
+    clusters = None if clusters is None else list(clusters)
     judged,person = _as_flags(judged, 'the judge'),_as_flags(person, 'the person')
     labelled = [i for i,p in enumerate(person) if p is not None]
     if not labelled: raise FastbookError("there are no labels to compare with; let a person label some results")
@@ -117,7 +124,7 @@ def align(
     if not kept:
         raise FastbookError(f"none of the {len(labelled)} labelled rows has a verdict; look at the judge's errors")
     p,j = np.array([person[i] for i in kept]),np.array([judged[i] for i in kept])
-    groups = None if clusters is None else np.array([clusters[i] for i in kept], dtype=object)
+    groups = None if clusters is None else np.array([*(clusters[i] for i in kept), None], dtype=object)[:-1]
     def part(rows): return None if groups is None else groups[rows]
     tpr,tnr = rate(j[p], part(p)),rate(~j[~p], part(~p))
     counts = {(a, b): int(((p == a) & (j == b)).sum()) for a in (True, False) for b in (True, False)}
@@ -139,6 +146,7 @@ def person_verdicts(
     "A person's labels as pass and fail."
     if mode == 'verdict' and parts: raise FastbookError("a verdict is about a whole row; name a failure mode for parts")
     found,given = cases(store, step, run, parts),labels(store)
+    _check_used(store, mode, given)
     content = {c.id: c.content for c in found}
     given = given[[c in content and s in ('', content[c]) for c,s in zip(given.call, given['content'])]]
     people = sorted(set(given.annotator))
@@ -153,6 +161,13 @@ def person_verdicts(
     table = pd.DataFrame([r for r in rows if r], columns=columns)
     if not len(table): raise FastbookError(f"the person gave no label '{mode}' on step '{step}'; review some results")
     return table
+
+def _check_used(store, mode, given):
+    "A failure mode that nobody ever labelled is a slip of the pen, not a run without failures."
+    names = sorted(set(given['name'])-{'span'})
+    if mode in names: return
+    have = f"there are labels {', '.join(names)}" if names else 'there are no labels at all'
+    raise FastbookError(f"nobody gave a label '{mode}' in '{store.path.name}', {have}; name the failure mode with `mode`")
 
 def _said(case, group, mode):
     "The person's verdict on one case; None if they gave none."
@@ -202,38 +217,54 @@ def _versions(store, judge):
     if not rows: raise FastbookError(f"judge '{judge}' has no verdicts in '{store.path.name}'; see `judge_run`")
     return [r['version'] for r in rows]
 
+def _version(store, judge, version):
+    "The version that is asked for, or the latest."
+    known = _versions(store, judge)
+    if version and version not in known:
+        raise FastbookError(f"judge '{judge}' has no version '{version}', only {', '.join(known)}")
+    return version or known[-1]
+
+def _labelled(store, judge, mode, part, version, options):
+    "Labels of a part with the verdicts of a version; whoever reads test labels has to record it."
+    if part not in (*PARTS, 'all'):
+        raise FastbookError(f"part '{part}' is unknown; it must be train, dev, test or all")
+    version = _version(store, judge, version)
+    person = split_in_store(store, mode or judge, person_verdicts(store, mode or judge, **options))
+    mine = person if part == 'all' else person[person['split'] == part]
+    if not len(mine): raise FastbookError(f"the {part} part has no labels; label more questions")
+    return judged_labels(verdicts(store, judge, version, options.get('run')), mine)
+
 def labelled_part(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev', 'test', or 'all'
+    part:str='dev', # 'train' or 'dev'
     version:str='', # of the judge; empty: the latest
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->pd.DataFrame: # as from `judged_labels`, with a column `split`
     "The labels of one part with the verdicts of one version."
-    if part not in ('train','dev','test','all'):
-        raise FastbookError(f"part '{part}' is unknown; it must be train, dev, test or all")
-    person = split_in_store(store, mode or judge, person_verdicts(store, mode or judge, **options))
-    mine = person if part == 'all' else person[person['split'] == part]
-    if not len(mine): raise FastbookError(f"the {part} part has no labels; label more questions")
-    return judged_labels(verdicts(store, judge, version or _versions(store, judge)[-1], options.get('run')), mine)
+    if part in ('test','all'):
+        raise FastbookError(f"part '{part}' holds the test labels; `align_judge` opens them, and records that it did: "
+                            "take train or dev")
+    return _labelled(store, judge, mode, part, version, options)
 
 def align_judge(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev', 'test', or 'all'
+    part:str='dev', # 'train', 'dev', 'test', or 'all', which opens the test part, too
     version:str='', # of the judge; empty: the latest
     again:bool=False, # open the test part a second time, and have it said?
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->Alignment:
     "Compare a judge in the store with a person."
-    version = version or _versions(store, judge)[-1]
-    table = labelled_part(store, judge, mode, part, version, **options)
+    version = _version(store, judge, version)
+    table = _labelled(store, judge, mode, part, version, options)
     found = align(table.judged.tolist(), table.passed.tolist(), table.question.tolist(),
                   f'{judge} at {version}, {part} part')
-    if part != 'test': return found
+    if part not in ('test','all'): return found
     seen = dict(TPR=_rounded(found.tpr.value), TNR=_rounded(found.tnr.value), n=len(table))
+    if part == 'all': seen['part'] = 'all'
     warned = open_test(store, mode or judge, judge, version, table[[*_KEY, 'passed']], seen, again)
     return replace(found, notes=(*warned, *found.notes))
 
@@ -331,11 +362,12 @@ def judge_history(
     store:Store,
     judge:str, # its name
     mode:str='', # failure mode that the person labelled; empty: the judge's name
-    part:str='dev', # 'train', 'dev' or 'all'
+    part:str='dev', # 'train' or 'dev'
     **options, # step, run, parts, annotator; see `person_verdicts`
 )->pd.DataFrame: # version, n, missing, TPR, TNR, kappa (each an `Interval`), mended, broken, p; oldest first
     "Every version of a judge against the same labels."
-    if part == 'test': raise FastbookError("a history of the test part would make it a dev part; use part='dev'")
+    if part in ('test','all'):
+        raise FastbookError("a history of the test part would make it a dev part; use part='dev' or 'train'")
     rows,last,skipped = [],None,[]
     for version in _versions(store, judge):
         try: table = labelled_part(store, judge, mode, part, version, **options)

@@ -7,7 +7,7 @@ __all__ = ['BlockKind', 'sample_path', 'Cell', 'Block', 'Chapter', 'read_chapter
            'questionnaire', 'get_fastbook']
 
 # %% ../nbs/01_book.ipynb #4febd20a
-import re,subprocess
+import os,re,subprocess
 from collections import Counter
 from dataclasses import dataclass,field
 from functools import lru_cache
@@ -18,7 +18,7 @@ from typing import Literal
 from unicodedata import category,numeric
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-from .core import FastbookError,Span,check_characters,count_tokens,parse_json,read_text
+from .core import FastbookError,Span,count_tokens,parse_json,read_text
 
 # %% ../nbs/01_book.ipynb #a1279560
 def sample_path()->Path: # folder with chapter notebooks and `benchmark.json`
@@ -37,7 +37,7 @@ def _joined(value, what):
     text = ''.join(value) if isinstance(value, list) and all(isinstance(s, str) for s in value) else value
     if not isinstance(text, str):
         raise FastbookError(f"{what} is a {type(value).__name__}; it must be a string or a list of strings")
-    return check_characters(text, what)
+    return text
 
 def _source(cell, name, i):
     if not isinstance(cell, dict) or not isinstance(cell.get('cell_type'), str):
@@ -47,7 +47,7 @@ def _source(cell, name, i):
 
 def _read_plain(path, inside=None):
     "The text of a Markdown or text file."
-    text = check_characters(read_text(path, 'chapter file', inside).removeprefix('\ufeff'), f"'{path.name}'")
+    text = read_text(path, 'chapter file', inside).removeprefix('\ufeff')
     _check_size(len(text), path.name)
     return text
 
@@ -143,14 +143,14 @@ class Chapter:
         return (f'<b>{escape(self.title)}</b> ({escape(self.id)}): {len(self.text):,} characters, '
                 f'{len(self.cells)} cells, {len(self.blocks)} blocks ({kinds})')
 
-def _output_text(cell, name, i):
+def _output_text(cell):
     "The text that a cell printed; what is no text is left out."
     outputs,texts = cell.get('outputs'),[]
     for out in outputs if isinstance(outputs, list) else []:
         data = out.get('data') if isinstance(out, dict) else None
         text = isinstance(out, dict) and out.get('text') or isinstance(data, dict) and data.get('text/plain') or ''
         if isinstance(text, str|list): texts.append(''.join(t for t in text if isinstance(t, str)))
-    return check_characters(''.join(texts).rstrip('\n'), f"the output of cell {i} of '{name}'")
+    return ''.join(texts).rstrip('\n')
 
 def _questionnaire_at(text):
     "Start and end of the heading `## Questionnaire` in a Markdown text; None: it has none."
@@ -171,7 +171,7 @@ def _chapter_cells(path, outputs, inside):
     for i,cell,source in _read_cells(path, inside):
         kind = cell['cell_type']
         if kind not in ('markdown','code'): continue
-        printed = _output_text(cell, path.name, i) if outputs and kind == 'code' else ''
+        printed = _output_text(cell) if outputs and kind == 'code' else ''
         text = f'```python\n{source}\n```\nOutput:\n{printed}' if printed else source
         size += len(text)+1
         _check_size(size, path.name)
@@ -184,7 +184,7 @@ def _number(name):
     found = re.match(r'\d+', name)
     if not found:
         other = category(name[0]).startswith('N')
-        better = f'{numeric(name[0]):02.0f}{name[1:]}' if other else f'01_{name}'
+        better = f'{max(1, numeric(name[0])):02.0f}{name[1:]}' if other else f'01_{name}'
         rule = f"; {name[0]!r} is none" if other else ''
         raise FastbookError(f"{name!r} does not start with a chapter number in plain digits{rule}; "
                             f"rename it, for example to {better!r}")
@@ -342,16 +342,28 @@ _BENCHMARK = 'https://github.com/vishalbakshi/fastbook-benchmark'
 _BENCHMARK_COMMIT = '76a133732cc58838da0ee09ce3cff8d59f6d2f6b'
 
 def _git(*args):
-    run = subprocess.run(['git', *args], capture_output=True, text=True)
+    command = ['git', '-c', f'core.hooksPath={os.devnull}', *args]
+    run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise FastbookError(f"`git {' '.join(args)}` failed: {run.stderr.strip()[-300:]}; "
                             "check the network and that git is installed")
     return run.stdout.strip()
 
+_PLAIN = re.compile(r'core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode)'
+                    r'|core\.symlinks|(remote|branch|user)\..*')
+
+def _check_plain(path):
+    "Refuse a repository whose own configuration can name programs, which Git would run: somebody may have sent it."
+    for name in _git('-C', str(path), 'config', '--local', '--list', '--name-only').split():
+        if not _PLAIN.fullmatch(name) or name.endswith(('.uploadpack','.vcs','.proxy')):
+            raise FastbookError(f"the Git repository '{path.name}' sets {name}, which may run a program; "
+                                "give a new folder")
+
 def _fetch(url, revision, path):
     "The files of one revision, without history."
-    if not (path/'.git').is_dir(): _git('init', '-q', str(path))
-    _git('-C', str(path), 'fetch', '-q', '--depth', '1', url, revision)
+    if (path/'.git').exists(): _check_plain(path)
+    else: _git('init', '-q', str(path))
+    _git('-C', str(path), 'fetch', '-q', '--depth', '1', '--', url, revision)
     _git('-C', str(path), 'checkout', '-q', '--detach', 'FETCH_HEAD')
     return _git('-C', str(path), 'rev-parse', 'HEAD')
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
-from .core import FastbookError
+from .core import FastbookError,content_id
 from .secrets import refuse_secrets
 from .templates import estimate_tokens
 from .reply import Price,Usage,cost
 from .prompts import PromptRepo
+from .naming import engine_name
 from .provenance import Asker,keep_parts,why
 from .store import Call,Item,Store
 
@@ -76,6 +77,12 @@ def _half_way(good, bad, names):
                             "between them; swap them, or give a threshold")
     return (good+bad)/2
 
+def _check_ends(good, bad, names, threshold):
+    "Ends are what they were given as, unless the metric says otherwise."
+    wrong = f"'{names[0]}' was given as good, but is {good:g}" if good is not None and good < threshold else \
+            f"'{names[1]}' was given as bad, but is {bad:g}" if bad is not None and bad >= threshold else ''
+    if wrong: raise FastbookError(f"{wrong}, and good is at least {threshold:g}; give other ends, or another threshold")
+
 def bisect(
     repo:PromptRepo,
     name:str|None, # of a prompt; None: whichever changed
@@ -88,18 +95,19 @@ def bisect(
     first,last = repo._commit_of(good),repo._commit_of(bad)
     found,bits = _ancestors(repo, last, first, name)
     value,steps = _what_was_looked_at(repo, name, metric)
-    if threshold is None: threshold = _half_way(value(first), value(last), (good, bad))
+    limit = _half_way(value(first), value(last), (good, bad)) if threshold is None else threshold
     if not found:
         raise FastbookError(f"prompt '{name}' did not change between '{good}' and '{bad}'; see log('{name}')" if name
                             else f"there is no commit between '{good}' and '{bad}'; see log()")
-    def is_good(i): return None if (v := value(found[i])) is None else v >= threshold
+    if threshold is not None: _check_ends(value(first), value(last), (good, bad), limit)
+    def is_good(i): return None if (v := value(found[i])) is None else v >= limit
     broken = _halve(bits, is_good)
     if len(broken) > 1:
         suspects = ', '.join(str(found[i].id)[:10] for i in broken)
         raise FastbookError(f"the metric could not say enough: any of {suspects} may be the first bad commit; "
                             "look at them with diff()")
     table = pd.DataFrame(steps, columns=['commit','message','value'])
-    table['good'] = [None if step['value'] is None else step['value'] >= threshold for step in steps]
+    table['good'] = [None if step['value'] is None else step['value'] >= limit for step in steps]
     return Bisection(str(found[broken[0]].id), found[broken[0]].message.strip(), table)
 
 # %% ../nbs/08_causes.ipynb #ca20e345
@@ -143,7 +151,8 @@ def command_metric(
     command:str, # for the shell; finds the prompts in the folder $PROMPTS, and the commit's id in $COMMIT
     status:bool=False, # judge by the exit status? otherwise by the number in the last line
 )->Callable[[str],float|None]: # for `bisect`
-    "A metric that runs a command."
+    "A metric that runs a command; the files that the command names are part of what it is."
+    files = [p for p in map(Path, re.findall(r'[^\s\'"=;|&<>()]+', command)) if _is_small_file(p)]
     def metric(commit):
         with prompts_at(repo, commit) as copy:
             env = {**os.environ, 'PROMPTS': str(copy.path), 'COMMIT': commit}
@@ -151,16 +160,22 @@ def command_metric(
                                   errors='replace')
         if done.returncode == _SILENT: return None
         return (_status if status else _number)(done, commit)
+    metric.version = ' '.join([command, *([content_id([p.read_bytes().hex() for p in files])] if files else [])])
     return metric
+
+def _is_small_file(path):
+    try: return path.is_file() and path.stat().st_size < 10_000_000
+    except (OSError,ValueError): return False
 
 # %% ../nbs/08_causes.ipynb #524e5ea4
 def kept_metric(
     repo:PromptRepo,
     store:Store,
     metric:Callable[[str],float|None], # commit -> value
-    name:str, # what it measures, such as the command; another name measures again
+    name:str='', # what it measures; another name measures again; empty: found out by `engine_name`
 )->Callable[[str],float|None]: # for `bisect`
     "A metric that remembers its values."
+    name = name or engine_name(metric)
     refuse_secrets(name, "the metric's name")
     def remembered(commit):
         asked = Call('metric', name, dict(prompts=str(repo._commit_of(commit).tree.id)))

@@ -14,20 +14,37 @@ import pandas as pd
 from .core import FastbookError
 from .book import read_book,sample_path
 from .benchmark import load_benchmark
-from .commands import check_number,command,plain_errors as _plain_errors
+from .commands import _say as _note,check_number,command
 
 # %% ../nbs/40_cli.ipynb #51444d9f
-def _files(book, benchmark):
-    "The sample's for what is not given, but never the sample's questions for another book."
-    if book is None: return sample_path(),benchmark or sample_path()/'benchmark.json'
-    return book,benchmark
+def _files(book, questions, option='--benchmark'):
+    "Book and questions; the bundled sample's if neither is given, which is said, but never one half of the sample."
+    if book is not None: return book,questions
+    if questions is not None:
+        raise FastbookError(f"{option} '{questions}' is about a book; give its folder with --book")
+    _note(f'neither --book nor {option} is given: this is about the bundled sample')
+    return sample_path(),sample_path()/'benchmark.json'
 
-def _load(book, benchmark, needs_book=True):
-    "Chapters and questions; a benchmark without its book will do where `needs_book` is False."
-    if benchmark and not book and not needs_book: return None,load_benchmark(benchmark)
-    book,benchmark = _files(book, benchmark)
-    if benchmark is None: raise FastbookError(f"questions about the book '{book}' are missing; give their file, too")
-    return read_book(book),load_benchmark(benchmark)
+def _load(book, questions, needs_book=True, option='--benchmark'):
+    "Chapters and questions; questions without their book will do where `needs_book` is False, and that is said."
+    if questions and not book and not needs_book:
+        _note('no --book is given: whatever is about contexts is left out')
+        return None,load_benchmark(questions)
+    book,questions = _files(book, questions, option)
+    if questions is None:
+        raise FastbookError(f"questions about the book '{book}' are missing; give their file, too, with {option}")
+    return read_book(book),load_benchmark(questions)
+
+def _left_out(chapters, questions):
+    "Name what could not be read; status 1 if there is anything."
+    from agentfastbook.pipeline import _questions
+    errors = {**(chapters.errors if chapters else {}), **_questions(chapters, questions)[1]}
+    for name,error in errors.items(): _note(f'failed: {name}: {error}')
+    elsewhere = sorted({q.chapter for q in questions if chapters and q.chapter not in chapters})
+    if elsewhere:
+        numbers = ', '.join(map(str, elsewhere[:20]))
+        _note(f'failed: the book has no chapter {numbers}: whatever is about the contexts of its questions is left out')
+    if errors or elsewhere: sys.exit(1)
 
 def _show(table, digits=3):
     with pd.option_context('display.width', 250, 'display.max_columns', None, 'display.max_colwidth', 60):
@@ -151,8 +168,9 @@ def afb_curate(
     _show_usage(done.usage)
     print(done.summary)
     for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
+    if done.warning: _note(f'warning: {done.warning}')
     print(f"look at {Path(out)/'report.html'}")
-    if done.errors: sys.exit(1)
+    if done.errors or done.warning: sys.exit(1)
 
 # %% ../nbs/40_cli.ipynb #dcbd34fc
 _PUBLISHED = pd.DataFrame([ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 191 questions
@@ -197,6 +215,11 @@ def _reading(questions, chapters, index):
     keys = ['components','passages']
     return pd.concat(tables, names=[*keys, 'row']).reset_index(keys)
 
+def _show_labels(table):
+    print('\nAutomatic labels')
+    _show(table)
+    for name,error in table.attrs['errors'].items(): _note(f'failed: labels, {name}: {error}')
+
 @command
 def afb_benchmark(
     book:str=None, # folder of chapter notebooks (default: the bundled sample)
@@ -208,24 +231,25 @@ def afb_benchmark(
     "Print what each engine reaches on a hand-curated benchmark, with 95% bootstrap intervals over questions."
     from agentfastbook import evaluate as e
     check_number('--max-tokens', max_tokens, 1, _MOST)
-    with _plain_errors():
-        chapters,questions = _load(book, benchmark)
-        encoder = _encoder(late)
-        engines = _engines('standard', encoder, 200, 5)
-        print(f'{len(questions)} questions of {len(chapters)} chapters\n\nContexts broken by passage borders')
-        _show(e.evaluate_passages(questions, chapters))
-        print('\nDecomposition')
-        measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
-        _show(_wide(e.evaluate_decomposition(questions), measures, ('engine','questions')))
-        if labels: print('\nAutomatic labels'); _show(e.evaluate_labels(labels))
-        _print_retrieval(questions, chapters, encoder, max_tokens)
-        if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
-        print('\nWhat the pipeline reads')
-        _show(_reading(questions, chapters, _index(encoder)))
-        print('\nExtraction, gold components as input')
-        extractors = {'rules': engines['extract'], 'top passage': e.top_passage}
-        extraction = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
-        _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
+    chapters,questions = _load(book, benchmark)
+    e._measurable(questions, chapters)
+    encoder = _encoder(late)
+    engines = _engines('standard', encoder, 200, 5)
+    print(f'{len(questions)} questions of {len(chapters)} chapters\n\nContexts broken by passage borders')
+    _show(e.evaluate_passages(questions, chapters))
+    print('\nDecomposition')
+    measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
+    _show(_wide(e.evaluate_decomposition(questions), measures, ('engine','questions')))
+    if labels: _show_labels(e.evaluate_labels(labels))
+    _print_retrieval(questions, chapters, encoder, max_tokens)
+    if benchmark and 'fastbook' in Path(benchmark).name: print(); _show(_PUBLISHED)
+    print('\nWhat the pipeline reads')
+    _show(_reading(questions, chapters, _index(encoder)))
+    print('\nExtraction, gold components as input')
+    extractors = {'rules': engines['extract'], 'top passage': e.top_passage}
+    extraction = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
+    _show(_wide(extraction, ['f1 by component, findable','f1','precision','recall']))
+    _left_out(chapters, questions)
 
 # %% ../nbs/40_cli.ipynb #11a430c9
 @command
@@ -236,15 +260,16 @@ def afb_lint(
 ):
     "Find the defects of a benchmark and print the ceilings they put on the metrics."
     from agentfastbook.lint import ceilings,lint
-    with _plain_errors():
-        chapters,questions = _load(book, benchmark, needs_book=False)
-        defects = lint(questions, chapters)
-        counted = defects.groupby('defect', sort=False).agg(number=('defect','size'), remedy=('remedy','first'))
-        _show(counted.reset_index() if counts else defects[['question','component','defect','value']])
-        if chapters:
-            print('\nThe best that any engine could reach, because of what is missing:')
-            _show(ceilings(questions, chapters))
-        if len(defects): sys.exit(1)
+    chapters,questions = _load(book, benchmark, needs_book=False)
+    defects = lint(questions, chapters)
+    counted = defects.groupby('defect', sort=False).agg(number=('defect','size'), remedy=('remedy','first'))
+    _show(counted.reset_index() if counts else defects[['question','component','defect','value']])
+    if chapters:
+        print('\nThe best that any engine could reach, because of what is missing:')
+        try: _show(ceilings(questions, chapters))
+        except FastbookError as e: print(e)
+    _left_out(chapters, questions)
+    if len(defects): sys.exit(1)
 
 # %% ../nbs/40_cli.ipynb #d57f338b
 @command
@@ -255,6 +280,10 @@ def afb_score(
 ):
     "Score a curated dataset against a hand-curated one, with 95% bootstrap intervals over questions."
     from agentfastbook.pipeline import score_dataset
-    with _plain_errors():
-        chapters,questions = _load(book, gold, needs_book=False)
-        _show(score_dataset(load_benchmark(pred), questions, chapters))
+    chapters,questions = _load(book, gold, False, '--gold')
+    predicted = load_benchmark(pred)
+    table = score_dataset(predicted, questions, chapters)
+    print(f"{len(questions)} of {len(predicted)} questions of '{Path(pred).name}', compared with "
+          f"{repr(Path(gold).name) if gold else 'the bundled sample'}")
+    _show(table)
+    _left_out(chapters, questions)

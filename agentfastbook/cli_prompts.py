@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from .core import FastbookError
 from .commands import check_number,plain_errors,run_command
+from .naming import engine_version
 from .store import Store
 from .prompts import PromptRepo
 from .provenance import recent_calls,why
@@ -66,6 +67,7 @@ def _function(repo, name):
     except Exception as e: raise FastbookError(f"can't import '{name}': {type(e).__name__}: {e}") from e
     def metric(commit):
         with prompts_at(repo, commit) as copy: return found(copy)
+    metric.version = f'{name} {engine_version(found)}'
     return metric
 
 def _bisect(args):
@@ -73,7 +75,7 @@ def _bisect(args):
     repo,what = _repo(args.repo),args.metric or args.run
     if args.metric and re.fullmatch(r'[\w.]+:\w+', args.metric): metric = _function(repo, args.metric)
     else: metric = command_metric(repo, what, status=bool(args.run))
-    if args.store: metric = kept_metric(repo, Store(args.store), metric, what)
+    if args.store: metric = kept_metric(repo, Store(args.store), metric, metric.version)
     threshold = .5 if args.run else args.threshold
     def spoken(commit):
         value = metric(commit)

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'OPEN_CODES', 'FIRST', 'KINDS', 'CURATION', 'MAST', 'ACTS', 
            'Change', 'State', 'replay', 'Codebook']
 
 # %% ../nbs/21_coding.ipynb #a4091c29
-import json
+import json,os
 from collections.abc import Iterable,Sequence
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass,field,replace
@@ -17,7 +17,7 @@ from typing import Literal
 
 import pandas as pd
 
-from .core import FastbookError,content_id
+from .core import FastbookError,content_id,read_text
 
 # %% ../nbs/21_coding.ipynb #b4093e9f
 STEPS = ('decompose','retrieve','extract') # in the order in which they run
@@ -235,17 +235,26 @@ def replay(
     undone = {c.detail['number'] for c in changes if c.act == 'undo'}
     state = State({}, {})
     for number,change in enumerate(changes):
-        if change.act != 'undo' and number not in undone: state = _apply(state, change)
+        if change.act == 'undo' or number in undone: continue
+        try: state = _apply(state, change)
+        except (TypeError, KeyError, AttributeError) as e:
+            raise FastbookError(f"change {number} of the codebook, {change.act!r}, can't be done: {e}; mend or remove "
+                                "its line") from None
     return state
 
 # %% ../nbs/21_coding.ipynb #c08ccd77
+def _change(line):
+    change = Change(**{**(raw := json.loads(line)), 'modes':tuple(raw['modes']), 'notes':tuple(raw['notes'])})
+    if change.act not in ACTS: raise ValueError(f'act {change.act!r:.40} is not one of {", ".join(ACTS)}')
+    if not isinstance(change.detail, dict): raise ValueError('its detail is no object')
+    if change.act == 'undo' and not isinstance(change.detail.get('number'), int): raise ValueError('undo of no number')
+    return change
+
 def _read_changes(path):
     res = []
-    for number,line in enumerate(path.read_text(encoding='utf-8').splitlines() if path.exists() else [], 1):
-        try:
-            raw = json.loads(line)
-            res.append(Change(**{**raw, 'modes':tuple(raw['modes']), 'notes':tuple(raw['notes'])}))
-        except (ValueError, TypeError, KeyError) as e:
+    for number,line in enumerate(read_text(path, 'codebook').splitlines() if os.path.lexists(path) else [], 1):
+        try: res.append(_change(line))
+        except (ValueError, TypeError, KeyError, RecursionError) as e:
             problem = f"line {number} of the codebook '{path.name}' is no change ({e}); mend or remove it"
             raise FastbookError(problem) from None
     return res

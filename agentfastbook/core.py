@@ -303,7 +303,8 @@ def read_text(
     try: return data.decode('utf-8')
     except UnicodeDecodeError as e:
         seems = ' (it seems to be UTF-16)' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else ''
-        raise FastbookError(f"{what} {Path(path).name!r:.100} is not UTF-8 at byte {e.start}{seems}; save it as UTF-8") from e
+        raise FastbookError(f"{what} {Path(path).name!r:.100} is not UTF-8 at byte {e.start}{seems}; "
+                            "save it as UTF-8") from e
 
 @dataclass(frozen=True)
 class Digits:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import FastbookError
-from .metrics import Interval
+from .metrics import Interval,check_share
 from .agreement import kappa,resample
 from .coding import STEPS
 from .grouping import NO_FAILURE
@@ -40,6 +40,7 @@ def wilson(
     confidence:float=.95, # 0..1
 )->Interval: # share with Wilson's interval; not a number for n = 0
     "A share with its interval."
+    check_share(confidence, 'confidence')
     if not 0 <= hits <= n: raise FastbookError(f"{hits} of {n} is no share; 0 <= hits <= n must hold")
     if not n: return Interval(math.nan, math.nan, math.nan)
     from scipy.stats import binomtest

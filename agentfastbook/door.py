@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from tenacity import AsyncRetrying,Retrying
 from tqdm.auto import tqdm
 from .core import FastbookError,content_id
+from .secrets import find_secrets
 from .claims import Claims
 from .limits import Limits,NoTurn,OverBudget,_check_limits,_log,_SILENT,clock
 from .store import Call,Item,Store
@@ -440,12 +441,12 @@ class LM:
         model:str, # the server's name for the model
         door:Door|None=None, # limits, budget and record; None: a door of its own
     ):
-        if redact(model) != model:
-            raise FastbookError("the model's name looks like a key, and would be written down with every call; give "
-                                "the name of the model, and the key in an environment variable such as OPENAI_API_KEY")
+        if find_secrets(f'https://model/#{model}'):
+            raise FastbookError("what stands in the place of a model's name looks like a key, and would be kept with "
+                                "every reply; give the model's name, and the key in the environment variable for it")
         self.model,self.door = model,door or Door()
 
-    def __repr__(self): return f'{type(self).__name__}({self.model!r})'
+    def __repr__(self): return f'{type(self).__name__}({redact(self.model)!r})'
     def __reduce__(self): raise FastbookError(_ONE_PROCESS)
 
     def most_usage(self,

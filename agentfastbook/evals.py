@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import FastbookError,content_id
+from .core import FastbookError,content_id,parse_json,read_text
 from .benchmark import Benchmark,find_components,parse_benchmark,unquote
 from .store import Call,Item,Store
 from .labels import Label,Note,annotate_new
@@ -34,10 +34,13 @@ def _check_entry(entry):
     model = _model_of(entry)
     needed = ('chapter','question_number','question_text','gold_standard_answer','ground_truth_components')
     if missing := [k for k in needed if k not in entry]: raise FastbookError(f"key {missing[0]!r} is missing; add it")
+    for key in (f'{model}_components','ground_truth_components'):
+        if not isinstance(entry[key], list): raise FastbookError(f"{key} is {entry[key]!r:.40}, but must be a list")
     given = {name: entry.get(f'{model}_annotations', {}).get(name, []) for name in LABELS}
     lists = {**{n:(v, f'{model}_components') for n,v in given.items() if v},
              'missing':(entry.get('ground_truth_annotations', []), 'ground_truth_components')}
     for name,(values,of) in lists.items():
+        if not isinstance(values, list): raise FastbookError(f"{name!r} is {values!r:.40}, but must be a list")
         if values and len(values) != len(entry[of]):
             raise FastbookError(f"{len(values)} decisions on {name!r} for {len(entry[of])} {of}; "
                                 "there must be one for each")
@@ -112,16 +115,16 @@ def import_author_evals(
 )->Evals: # tables, benchmark and items
     "Read a hand-made evaluation of decompositions."
     path = Path(path)
-    try: entries = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise FastbookError(f"no evaluation file '{path.name}'; check the path") from None
-    except ValueError as e: raise FastbookError(f"'{path.name}' is not valid JSON: {e}") from None
+    entries = parse_json(read_text(path, 'evaluation file'), f"'{path.name}'")
     if not isinstance(entries, list) or not entries:
         raise FastbookError(f"'{path.name}' must be a list with an entry for each answer, as in evals-haiku-3.5.json")
     rows,seen = [],{}
     for i,entry in enumerate(entries):
-        try: model,given = _check_entry(entry)
-        except FastbookError as e: raise FastbookError(f"entry {i} of '{path.name}': {e}") from None
-        rows.append((_item(entry, model, path, seen), entry, given))
+        try:
+            model,given = _check_entry(entry)
+            rows.append((_item(entry, model, path, seen), entry, given))
+        except (FastbookError, TypeError, AttributeError, KeyError, ValueError) as e:
+            raise FastbookError(f"entry {i} of '{path.name}': {e}; mend it, or leave it out") from None
     if store is not None: _save(store, rows, path, annotator)
     benchmark = parse_benchmark(dict(questions=[_v1(e) for e in entries]))
     return Evals(*_tables(rows, annotator), benchmark, tuple(item for item,_,_ in rows))

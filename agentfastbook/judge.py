@@ -12,13 +12,14 @@ from collections.abc import Callable,Iterable,Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,replace
 from datetime import datetime,timezone
-from functools import lru_cache,partial
+from functools import lru_cache
 from itertools import islice
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span,content_id
 from .store import Store,parse_call
-from .pipeline import engine_name
+from .secrets import mask_secrets
+from .naming import engine_version
 
 # %% ../nbs/22_judge.ipynb #dfd3f4d7
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def cases(
 def _items(store, run):
     "Items of a run with their calls, parsed; each call once."
     last = store.last_run(run)
-    if last is None: raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}'; see `Store.runs`")
+    if last is None:
+        have = ', '.join(str(r['id']) for r in store._rows('select id from run')) or 'none'
+        raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}', which has runs: {have}")
     rows = store._rows("""select item.id as item, item.name, item.error as failed, call.* from run_item
         join item on item.id=run_item.item left join item_call on item_call.item=item.id
         left join call on call.id=item_call.call where run=? order by item.rowid, position""", last)
@@ -151,11 +154,8 @@ Judge = Callable[[Case],Verdict] # what all this is about; True, False and None 
 def judge_version(
     judge:Judge,
 )->str: # the same for the same judge
-    "Its `version`, such as a prompt's commit; for a plain function a hash of its code and settings."
-    given = getattr(judge, 'version', None)
-    if isinstance(given, str) and given: return given
-    inner = engine_name(judge.func) if isinstance(judge, partial) else ''
-    return content_id(engine_name(judge), inner)[:8]
+    "Its `version`, such as a prompt's commit; else an id of all that its verdicts depend on: see `engine_version`."
+    return engine_version(judge)
 
 def ask_judge(
     judge:Judge,
@@ -169,7 +169,7 @@ def ask_judge(
         return verdict
     except Exception as e:
         if getattr(e, 'outcome', '') in _FATAL: raise
-        return Verdict(None, error=f'{type(e).__name__}: {e}')
+        return Verdict(None, error=mask_secrets(f'{type(e).__name__}: {e}'))
 
 _FATAL = ('no_key','unauthorized','unknown_model','over_budget','not_recorded','not_installed','not_a_model',
           'unsupported') # outcomes of `LMError` that the next case would have, too
@@ -205,8 +205,13 @@ def judge_cases(
     "Ask judges about cases."
     _checked(judges)
     if workers < 1: raise FastbookError(f"{workers} workers; there must be at least one")
-    asked = [(name, judge_version(judge), judge, case) for case in cases for name,judge in judges.items()]
-    def row(name, version, judge, case): return _row(name, version, case, ask_judge(judge, case))
+    return _judged(judges, _versions(judges), cases, workers)
+
+def _versions(judges): return {name: judge_version(judge) for name,judge in judges.items()}
+
+def _judged(judges, versions, cases, workers):
+    def row(case, name): return _row(name, versions[name], case, ask_judge(judges[name], case))
+    asked = [(case, name) for case in cases for name in judges]
     if workers == 1: return _table([row(*a) for a in asked])
     with ThreadPoolExecutor(workers) as pool: return _table(list(pool.map(lambda a: row(*a), asked)))
 
@@ -248,15 +253,13 @@ def judge_run(
 )->pd.DataFrame: # as from `verdicts`, of these judges in their present versions
     "Judge a run and keep the verdicts."
     _checked(judges)
-    found,done = cases(store, step, run, parts),_done(store)
+    versions,found,done = _versions(judges),cases(store, step, run, parts),_done(store)
     for name,judge in judges.items():
-        version = judge_version(judge)
-        todo = iter([c for c in found if (name, version, c.id, c.part, c.content) not in done])
+        todo = iter([c for c in found if (name, versions[name], c.id, c.part, c.content) not in done])
         while chunk := list(islice(todo, _CHUNK)):
-            save_verdicts(store, judge_cases({name: judge}, chunk, workers))
+            save_verdicts(store, _judged({name: judge}, versions, chunk, workers))
     kept = verdicts(store, run=store.last_run(run))
-    current = {(name, judge_version(judge)) for name,judge in judges.items()}
-    mine = np.array([pair in current for pair in zip(kept.judge, kept.version)], dtype=bool)
+    mine = np.array([versions.get(name) == version for name,version in zip(kept.judge, kept.version)], dtype=bool)
     return kept[mine & (kept.step == step) & ((kept.part != '') == parts)].reset_index(drop=True)
 
 # %% ../nbs/22_judge.ipynb #1675fa29
@@ -269,6 +272,17 @@ _READ = """select judgement.*, item.name as question, coalesce(call.step, 'trace
 
 def _stale(row): return row['step'] != 'trace' and row['content'] != content_id(row['output'])
 
+def _check_known(store, judge, version, run):
+    "A judge, version or run that is not in the store is an error, not an empty table."
+    given = store._rows('select distinct judge, version from judgement')
+    for what,value,known in (('judge', judge, [g['judge'] for g in given]),
+                             ('version', version, [g['version'] for g in given if judge in (None, g['judge'])]),
+                             ('run', run, [r['id'] for r in store._rows('select id from run')])):
+        if value is None or value in known: continue
+        said = ' has no verdicts' if what == 'judge' else ' is not there'
+        raise FastbookError(f"{what} '{value}'{said} in '{store.path.name}'; it knows "
+                            f"{', '.join(map(str, dict.fromkeys(known))) or 'none'}; see `judge_run`")
+
 def verdicts(
     store:Store,
     judge:str|None=None, # name of a judge; None: all
@@ -276,6 +290,7 @@ def verdicts(
     run:int|None=None, # only what this run uses; None: all runs
 )->pd.DataFrame: # columns `COLUMNS` and created, in the order in which they were first given
     "What judges have said."
+    _check_known(store, judge, version, run)
     current = {}
     for row in store._rows(_READ, judge, version, run):
         if _stale(row): continue

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from .benchmark import Benchmark,Context,locate_contexts,to_v1,unquote
+from .benchmark import Benchmark,Context,_shown,_strings,locate_contexts,to_v1,unquote
 from .book import Book,passages,read_book
-from .core import Span,locate
+from .core import FastbookError,Span,locate
 from .metrics import find_hits,modified_mrr,modified_recall,occurrences
 
 # %% ../nbs/15_lint.ipynb #7329f59d
@@ -68,7 +68,7 @@ def _raw_defects(item):
             for defect in _string_defects(piece): yield i,defect,piece
         flags = [f'{k}="{v}"' for k,v in component.items() if k in _FLAGS and isinstance(v, str)]
         if flags: yield i,'flag as string',', '.join(flags)
-        for context in component.get('context') or []:
+        for context in _strings(component, 'context') if component.get('context') else []:
             if context != context.strip(): yield i,'white space at an end',f'context: {context}'
 
 # %% ../nbs/15_lint.ipynb #75eeee10
@@ -129,9 +129,9 @@ def _all_defects(benchmark, book):
     for item,question in zip(good, benchmark):
         for defects in (_raw_defects(item), _component_defects(question), _context_defects(question, book)):
             for component,defect,value in defects: yield question.id,component,defect,value
-    scorings = Counter(c.get('scoring_type') for item in good for c in item.get('answer_context', []))
-    if len(scorings) == 1 and None not in scorings:
-        yield '',None,'constant field',f'scoring_type is always {[*scorings][0]!r}'
+    scorings = Counter(_shown(c.get('scoring_type')) for item in good for c in item.get('answer_context', []))
+    if len(scorings) == 1 and 'None' not in scorings:
+        yield '',None,'constant field',f'scoring_type is always {[*scorings][0]}'
 
 def lint(
     benchmark:Benchmark, # as loaded
@@ -164,6 +164,9 @@ def ceilings(
     cut = {c.number:[c.text] if max_tokens is None else [p.text for p in passages(c, max_tokens)] for c in book}
     hits = [_best_ranking(find_hits([[c.text for c in x.contexts] for x in q.components], cut[q.chapter]))
             for q in benchmark if q.chapter in cut and q.components]
+    if not hits:
+        raise FastbookError(f"no question with components is about a chapter of the book '{book.path.name}', so there "
+                            "are no ceilings; give the benchmark's own book, or curate components first")
     parts = [x for q in benchmark if q.chapter in cut for x in q.components]
     findable = int(sum(h.any(0).sum() for h in hits))
     rows = {f'MRR@{k}':np.mean([modified_mrr(h, k) for h in hits]),
@@ -194,7 +197,7 @@ def _merge(components):
     return tuple(sorted(merged.values(), key=lambda c: c.spans or (Span(10**9, 10**9),)))
 
 def _mend_question(question, book, printed):
-    if question.chapter not in book: return question
+    if question.chapter not in book or question.chapter not in printed: return question
     def mend(component):
         return replace(component, contexts=tuple(c if c.span or _OUTPUT not in c.text else
             _mend_output(c, book[question.chapter], printed[question.chapter]) for c in component.contexts))
@@ -238,6 +241,7 @@ def statistics(
                 'components per question':len(parts)/len(questions),
                 'contexts':sum(len(c.contexts) for c in parts), 'without context':sum(not c.contexts for c in parts),
                 'implicit':sum(not c.explicit for c in parts), 'extraneous':sum(c.extraneous for c in parts)}
+    if not len(benchmark): raise FastbookError("no questions to count; give a benchmark with at least one")
     chapters = sorted({q.chapter for q in benchmark})
     rows = {n:row([q for q in benchmark if q.chapter == n]) for n in chapters} | {'all':row(list(benchmark))}
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name='chapter'))

@@ -212,7 +212,7 @@ class OpenAICompatible(LM):
         super().__init__(model, door)
         self.base_url,self._loops,self._lock = check_address(base_url),WeakKeyDictionary(),RLock()
 
-    def __repr__(self): return f'OpenAICompatible({shown_address(self.base_url)!r}, {self.model!r})'
+    def __repr__(self): return f'OpenAICompatible({shown_address(self.base_url)!r}, {redact(self.model)!r})'
 
     def check_ready(self)->None: # an `LMError` if the key is missing; nothing is sent
         "Is there a key, if the server needs one?"

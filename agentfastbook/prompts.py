@@ -49,9 +49,19 @@ def branch(self:PromptRepo,
     at:str='HEAD', # commit, branch or tag to start from
 )->None:
     "Make a branch; `switch` goes there."
-    try: self._repo.branches.local.create(name, self._commit_of(at))
+    commit = self._commit_of(at)
+    self._must_be_new('branch', name, commit)
+    try: self._repo.branches.local.create(name, commit)
     except (ValueError, self._git.GitError) as e:
         raise FastbookError(f"can't make the branch '{name}' ({e}); take a new name without spaces") from e
+
+@patch
+def _must_be_new(self:PromptRepo, kind, name, commit):
+    "A name that means another commit already would be ambiguous."
+    refuse_secrets(name, 'the name')
+    taken = [full for full,id in self._meanings(name).items() if id != commit.id]
+    if taken: raise FastbookError(f"can't make the {kind} '{name}': the name is taken by {taken[0]}, and would be "
+                                  "ambiguous; take a new name")
 
 @patch
 def _must_be_clean(self:PromptRepo, what):
@@ -190,6 +200,7 @@ def tag(self:PromptRepo,
     "Give a commit a name."
     commit = self._commit_of(at).id
     refuse_secrets(message, 'the message')
+    self._must_be_new('tag', name, self._repo[commit])
     try:
         if message: self._repo.create_tag(name, commit, self._git.enums.ObjectType.COMMIT, self._signature(), message)
         else: self._repo.create_reference(f'refs/tags/{name}', commit)

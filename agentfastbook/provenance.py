@@ -17,6 +17,7 @@ from .core import FastbookError,content_id
 from .secrets import mask_secrets,refuse_secrets
 from .templates import Part,fill
 from .reply import Reply
+from .naming import engine_name
 from .store import Call,Item,Store,_row_call
 from .differences import Diff,word_diff
 from .prompts import PromptRepo
@@ -41,8 +42,8 @@ def _check_parts(repo, parts):
     fine = repo.__dict__.setdefault('_fine', set())
     if len(fine) > _REMEMBERED: fine.clear()
     for i,p in enumerate(parts):
-        if (id := content_id(p.kind, p.text)) in fine: continue
-        refuse_secrets(p.text, f'part {i+1} ({p.kind})')
+        if (id := content_id(p.kind, p.text, p.source)) in fine: continue
+        refuse_secrets(f'{p.text}\n{json.dumps(p.source, ensure_ascii=False)}', f'part {i+1} ({p.kind})')
         if not re.fullmatch(r'[\w-]+', p.kind):
             raise FastbookError(f"the kind {p.kind!r:.60} of part {i+1} must be one word")
         fine.add(id)
@@ -97,16 +98,14 @@ class Asker:
     repo:PromptRepo
     store:Store
     model:Callable # text -> text or `Reply`; or an object with `complete`, such as an `LM`
-    engine:str='' # the model's name with its settings; empty: its `repr`
+    engine:str='' # the model's name with its settings; empty: found out by `engine_name`
     step:str='ask' # what the calls are for
     run:int=0 # run in the store; 0: a new one
     asked:int=field(default=0, init=False) # calls to the model so far
 
     def __post_init__(self):
-        self.engine = self.engine or repr(self.model)
+        self.engine = self.engine or engine_name(self.model)
         refuse_secrets(self.engine, "the engine's name")
-        if ' at 0x' in self.engine:
-            raise FastbookError(f"the engine's name {self.engine!r:.60} changes from run to run; give engine='a name'")
 
     def ask(self,
         name:str, # of a prompt
@@ -273,7 +272,8 @@ def _many_loose(repo):
 
 def _pack(repo):
     "Put loose objects into one pack, as `git repack` and `git prune-packed` do."
-    loose = [p for p in repo._objects.glob('??/*') if len(p.name) == 38]
+    folders = [p for p in repo._objects.glob('??') if not p.is_symlink()]
+    loose = [p for folder in folders for p in folder.glob('*') if re.fullmatch('[0-9a-f]{38}', p.name)]
     def add(builder):
         for p in loose: builder.add(repo._git.Oid(hex=p.parent.name+p.name))
     if not loose: return

@@ -11,15 +11,20 @@ from collections.abc import Hashable,Mapping,Sequence
 import numpy as np
 import pandas as pd
 from .core import FastbookError
-from .metrics import Interval
+from .metrics import Interval,check_count,check_share
 from .intervals import error_rate_limits,mixture_limits,share_limits
 from .estimate import estimate,labelled_rows
 
 # %% ../nbs/28_reliability.ipynb #1deceb48
 def _attempts(passed, items):
-    values = pd.array(np.asarray(list(passed), dtype=object), dtype='boolean')
+    outcomes = [None if pd.isna(v) else v for v in passed]
+    if odd := [v for v in outcomes if v is not None and v not in (True, False)]:
+        raise FastbookError(f"an outcome is {odd[0]!r:.60}; it must be True, False, or None where it is missing")
+    values = pd.array(np.array([*outcomes, None], dtype=object)[:-1], dtype='boolean')
     if len(values) != len(items):
         raise FastbookError(f"{len(values)} outcomes for {len(items)} items; give the item of each attempt")
+    if unnamed := sum(i is None or i != i for i in items):
+        raise FastbookError(f"{unnamed} attempts have no item; say what each was at")
     table = pd.DataFrame(dict(item=list(items), passed=values)).dropna().astype(dict(passed=int))
     return table.groupby('item', sort=False)['passed'].agg(['sum','size']).to_numpy(float).T
 
@@ -39,7 +44,8 @@ def pass_power(
 
     The interval is Jeffreys' for as many items as would have the variance that the items show, drawn a little towards
     that of items that are all or nothing."""
-    if k < 1: raise FastbookError(f"k is {k}; at least one attempt must succeed")
+    check_count(k, 'the number of attempts k')
+    check_share(confidence, 'confidence')
     c,n = _attempts(passed, items)
     kept = n >= k
     if not kept.any(): raise FastbookError(f"no item has {k} attempts, the most are {int(max(n, default=0))}; "
@@ -73,6 +79,9 @@ def difference(
     correlation:float=0., # of their errors, -1..1; 0 for separate rows
 )->Interval: # `first` minus `second`
     "The difference of two rates. MOVER: Zou & Donner 2008; with a correlation, Zou 2008."
+    if not -1 <= correlation <= 1: raise FastbookError(f"correlation is {correlation}; it must be from -1 to 1")
+    if odd := [i for i in (first, second) if not i.low <= i.value <= i.high]:
+        raise FastbookError(f"{odd[0]} is no rate with an interval around it; estimate it from more rows")
     def reach(a, b): return math.sqrt(max(a*a+b*b-2*correlation*a*b, 0))
     value = first.value-second.value
     return Interval(value, value-reach(first.value-first.low, second.high-second.value),
@@ -88,10 +97,14 @@ def compare_runs(
     "What two runs reach, and their difference, paired where items are shared."
     if design not in ('random','by verdict'):
         raise FastbookError(f"runs with labels of the design '{design}' can't be compared; choose random or by verdict")
+    check_share(confidence, 'confidence')
     found,adds = [],[]
     for verdicts,labels in (first, second):
-        verdicts = pd.Series(verdicts)
+        verdicts = pd.Series(verdicts, dtype=object)
         groups = None if clusters is None else pd.Series(clusters).reindex(verdicts.index)
+        if groups is not None and groups.isna().any():
+            raise FastbookError(f"{groups.isna().sum()} items have no cluster, first {groups.index[groups.isna()][0]!r}; "
+                                "give one for each")
         found.append(estimate(verdicts, labels, design, clusters=groups, confidence=confidence))
         kept = verdicts.dropna().index
         adds.append(_influence(labelled_rows(verdicts, labels), kept if groups is None else groups[kept]))
@@ -106,6 +119,8 @@ def pipeline_rate(
 
     The steps' labels must be separate ones; where whole traces are labelled, estimate their rate directly."""
     if not steps: raise FastbookError("a pipeline without steps; give the rate of at least one")
+    if odd := [name for name,r in steps.items() if not 0 <= r.low <= r.value <= r.high <= 1]:
+        raise FastbookError(f"the rate of step '{odd[0]}' is {steps[odd[0]]}; it must lie in its interval, from 0 to 1")
     rows,value,down,up = [],1.,0.,0.
     for name,rate in steps.items():
         value *= rate.value
@@ -116,6 +131,13 @@ def pipeline_rate(
     return pd.DataFrame(rows, columns=['step','value','low','high','so_far','so_far_low','so_far_high'])
 
 # %% ../nbs/28_reliability.ipynb #4cae6e6a
+def _check_plan(rate, tpr, tnr, rows, design, effect):
+    for value,name in ((rate,'rate'), (tpr,'TPR'), (tnr,'TNR')): check_share(value, name, ends=True)
+    check_count(rows, 'rows')
+    if not effect >= 1: raise FastbookError(f"effect is {effect}; rows count for one or less, so it is at least 1")
+    if design not in ('random','by verdict','balanced'):
+        raise FastbookError(f"labels can't be planned for the design '{design}'; take random, by verdict or balanced")
+
 def expected_width(
     labels:float, # how many
     rate:float, # true rate that is expected, 0..1
@@ -126,6 +148,8 @@ def expected_width(
     effect:float=1., # how many labels count for one, where rows belong together
 )->float: # of the 95% interval
     "How wide the interval will be."
+    _check_plan(rate, tpr, tnr, rows, design, effect)
+    if not 0 < labels <= rows: raise FastbookError(f"{labels} labels of {rows} rows; take from 1 to {rows}")
     share = rate*tpr+(1-rate)*(1-tnr)
     if design == 'balanced':
         ends = error_rate_limits(np.array([tpr,1-tnr])*labels/2, np.full(2, labels/2), share*rows, rows, effect)
@@ -147,9 +171,8 @@ def labels_needed(
     effect:float=1., # how many labels count for one, where rows belong together
 )->int: # labels, from 10 to `rows`
     "How many labels it takes for an interval this narrow."
-    if width <= 0: raise FastbookError(f"width is {width}; it must be more than 0")
-    if design not in ('random','by verdict','balanced'):
-        raise FastbookError(f"labels can't be planned for the design '{design}'; take random, by verdict or balanced")
+    if not width > 0: raise FastbookError(f"width is {width}; it must be more than 0")
+    _check_plan(rate, tpr, tnr, rows, design, effect)
     if design == 'balanced' and tpr+tnr <= 1:
         raise FastbookError(f"TPR {tpr:.2f} + TNR {tnr:.2f} <= 1: no number of balanced labels is enough; "
                             "label at random")
@@ -158,7 +181,7 @@ def labels_needed(
         least = expected_width(rows, rate, tpr, tnr, rows, design, effect)
         raise FastbookError(f"with labels for all {rows:,} rows the interval is {least:.3f} wide, not {width}; "
                             "judge more rows, or ask for less")
-    low,high = 10,rows
+    low,high = min(10, rows),rows
     while low < high:
         middle = (low+high)//2
         low,high = (low,middle) if reached(middle) else (middle+1,high)

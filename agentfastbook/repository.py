@@ -6,7 +6,7 @@
 __all__ = ['TextRepo']
 
 # %% ../nbs/04_repository.ipynb #5d319edb
-import heapq,os,re,sqlite3
+import heapq,os,re,sqlite3,stat,tempfile
 from contextlib import closing,contextmanager
 from datetime import datetime,timedelta,timezone
 from pathlib import Path
@@ -47,12 +47,15 @@ class TextRepo:
         "The folder of Git's objects; a worktree shares that of its repository."
         folder = Path(self._repo.path).resolve()
         shared = folder/'commondir'
-        return (folder/shared.read_text(encoding='utf-8').strip() if shared.exists() else folder).resolve()/'objects'
+        return (folder/shared.read_text(encoding='utf-8').strip() if shared.is_file() else folder).resolve()/'objects'
 
     @contextmanager
     def _lock(self):
         "One writer at a time, over threads and processes."
         file = Path(self._repo.path)/'agentfastbook.lock'
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            raise FastbookError(f"'{file.name}' in the Git folder of '{self.path.name}' is a link or no file, so "
+                                "writing could reach other files; nothing was saved: remove it")
         with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as db:
             try: db.execute('begin exclusive')
             except sqlite3.OperationalError as e:
@@ -64,8 +67,10 @@ class TextRepo:
                                     "until other programs are done; if one was killed, remove .git/index.lock") from e
 
     def _file(self, name):
-        path = self.path/f'{name}.md'
-        if not _NAME.fullmatch(name) or not path.resolve().is_relative_to(self.path.resolve()):
+        path,root = self.path/f'{name}.md',self.path.resolve()
+        real = path.resolve()
+        inside = real.is_relative_to(root) and '.git' not in real.relative_to(root).parts
+        if not _NAME.fullmatch(name) or not inside:
             raise FastbookError(f"'{name}' can't be the name of a {self._kind}; take letters, digits, _ - . with / "
                                 "between folders, inside the repository")
         return path
@@ -83,10 +88,23 @@ class TextRepo:
         self._check(name, text)
         with self._lock():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(self._repo.path)/'agentfastbook.tmp'
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            self._replace(path, data)
         return path
+
+    def _replace(self, path, data):
+        "All or nothing, by a new file that nobody can have put there before."
+        descriptor,temporary = tempfile.mkstemp('.tmp', 'agentfastbook.', self._repo.path)
+        try:
+            with os.fdopen(descriptor, 'wb') as f: f.write(data)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally: Path(temporary).unlink(missing_ok=True)
+
+def _umask():
+    "The process's own, which can only be read by setting it."
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 def _encode(text, what):
     try: return text.encode()
@@ -102,11 +120,34 @@ def _decode(data, what):
 # %% ../nbs/04_repository.ipynb #5c7a5742
 @patch
 def _commit_of(self:TextRepo, revision):
-    try: return self._repo.revparse_single(str(revision)).peel(self._git.Commit)
+    try:
+        self._refuse_ambiguous(str(revision))
+        return self._repo.revparse_single(str(revision)).peel(self._git.Commit)
     except (KeyError, ValueError, self._git.GitError) as e:
         raise FastbookError(f"'{revision}' is no commit, branch or tag of '{self.path.name}'; see log(), branches() "
                             "and tags()") from e
 
+@patch
+def _meanings(self:TextRepo, name):
+    "All that a name may stand for, with the commit: tag, branch, branch elsewhere, the start of an id."
+    refs,res = self._repo.references,{}
+    for full in (name, f'tags/{name}', f'heads/{name}', f'remotes/{name}', f'remotes/{name}/HEAD'):
+        full = f'refs/{full}'
+        try: res[full] = refs[full].peel(self._git.Commit).id
+        except (KeyError, ValueError, self._git.GitError): pass # there is none, or it is no name
+    found = self._repo.get(name) if re.fullmatch('[0-9a-f]{4,40}', name) else None
+    if isinstance(found, self._git.Commit): res[str(found.id)] = found.id
+    return res
+
+@patch
+def _refuse_ambiguous(self:TextRepo, revision):
+    "A name for two different commits is an error: Git would take one of them, and not always the same."
+    name = re.split(r'[~^:]|@\{', revision, maxsplit=1)[0]
+    if name == 'HEAD' or re.fullmatch('[0-9a-f]{40}', name): return
+    found = self._meanings(name)
+    if len(set(found.values())) > 1:
+        raise FastbookError(f"'{name}' is ambiguous in '{self.path.name}': {' and '.join(found)} are different "
+                            "commits; say which by that longer name")
 @patch
 def _blob(self:TextRepo, commit, path):
     "The id of a file at a commit, or None."
@@ -180,7 +221,7 @@ def _stage(self:TextRepo, index, changed):
 def _merging(self:TextRepo):
     "The commits that an open merge brings in."
     file = Path(self._repo.path)/'MERGE_HEAD'
-    return file.read_text(encoding='ascii').split() if file.exists() else []
+    return file.read_text(encoding='ascii').split() if file.is_file() else []
 
 @patch
 def _head(self:TextRepo):

@@ -10,10 +10,11 @@ __all__ = ['SCORE', 'ScoreSitting', 'score_rows', 'review_scores', 'paired_score
 import json,math
 from collections.abc import Callable,Hashable,Mapping,Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .core import FastbookError,content_id
+from .core import FastbookError,content_id,read_file
 from .metrics import Interval
 from .store import Call,Item,Store
 from .labels import Label,Note,annotate_new,labels
@@ -187,8 +188,7 @@ _MANUAL = ('category','prompt','completion','model_name')
 
 def _read(path, needed):
     path = Path(path)
-    try: df = pd.read_csv(path, keep_default_na=False, encoding='utf-8-sig')
-    except FileNotFoundError: raise FastbookError(f"no file '{path.name}'; check the path") from None
+    try: df = pd.read_csv(BytesIO(read_file(path)), keep_default_na=False, encoding='utf-8-sig')
     except (ValueError, UnicodeDecodeError) as e: raise FastbookError(f"'{path.name}' is no CSV file: {e}") from None
     if missing := [c for c in needed if c not in df.columns]:
         raise FastbookError(f"'{path.name}' has no column {missing[0]!r}; it has {', '.join(map(repr, df.columns))}")
@@ -207,7 +207,7 @@ def _own_scores(path):
     for row in df.to_dict('records'):
         for name in names:
             if row[name] == '': continue
-            key = (_squeezed(row['prompt']), _squeezed(row['completion']), name)
+            key = (_squeezed(str(row['prompt'])), _squeezed(str(row['completion'])), name)
             if key in found: raise FastbookError(f"'{Path(path).name}' scores {name} of {key[1]!r:.40} twice; keep one")
             found[key] = float(row[name]),row['model_name']
     return found
@@ -221,7 +221,7 @@ def import_rubric_scores(
 )->pd.DataFrame: # item, category, criterion, text, question (the prompt), completion, model, judge, critique, ...
     "Read a judge's scores with a person's flags and own scores."
     df,own = _named(_read(judged, _JUDGED), judged, manual),_own_scores(manual) if manual else {}
-    table = pd.DataFrame([_rubric_row(r, own, judged) for r in df.to_dict('records')])
+    table = pd.DataFrame([_rubric_row(i, r, own, judged) for i,r in enumerate(df.to_dict('records'), 1)])
     if (twice := table.duplicated(['item','criterion'])).any():
         first = table.criterion[twice].iloc[0]
         raise FastbookError(f"'{Path(judged).name}' has {twice.sum()} scores twice, first {first}; keep one")
@@ -237,13 +237,19 @@ def _named(df, judged, manual):
         raise FastbookError(f"'{Path(judged).name}' has no column 'score_name'; {why}")
     return df.assign(score_name=df.category+'_'+df.subcriterion+'_score')
 
-def _rubric_row(r, own, path):
-    text = _squeezed(r['res_prompt']),_squeezed(r['res_completion'])
-    score,model = own.get((*text, r['score_name']), (math.nan, ''))
-    return dict(item=content_id(*text, r['category']), category=r['category'],
-                criterion=r['score_name'].removesuffix('_score').replace('_', ' '), text=r['text'],
-                question=r['res_prompt'], completion=r['res_completion'], model=model, judge=float(r['score']),
-                critique=r['explanation'], agree=_flag(r['agree'], path), comment=r['comments'].strip(), person=score)
+def _rubric_row(number, r, own, path):
+    given = {k: str(r[k]) for k in ('res_prompt','res_completion','category','score_name','explanation','comments')}
+    try: judge = float(r['score'])
+    except ValueError:
+        raise FastbookError(f"row {number} of '{Path(path).name}' has the score {r['score']!r:.40}; it must be a "
+                            "number") from None
+    text = _squeezed(given['res_prompt']),_squeezed(given['res_completion'])
+    score,model = own.get((*text, given['score_name']), (math.nan, ''))
+    return dict(item=content_id(*text, given['category']), category=given['category'],
+                criterion=given['score_name'].removesuffix('_score').replace('_', ' '), text=r['text'],
+                question=given['res_prompt'], completion=given['res_completion'], model=model, judge=judge,
+                critique=given['explanation'], agree=_flag(r['agree'], path), comment=given['comments'].strip(),
+                person=score)
 
 def _save(store, table, annotator, judge, name):
     calls = {item: _call_of(store, item, group) for item,group in table.groupby('item', sort=False)}

@@ -15,10 +15,11 @@ from .retrieve import terms
 
 # %% ../nbs/19_sampling.ipynb #aac38569
 def _checked(n, total):
-    if n < 1: raise FastbookError(f"sample of {n} rows; ask for at least one")
+    if isinstance(n, bool) or n != n or n < 1 or n != int(n):
+        raise FastbookError(f"sample of {n} rows; ask for a whole number, at least one")
     if not total:
         raise FastbookError("nothing to sample from: no row is left; loosen the filter or the check")
-    return min(n, total)
+    return min(int(n), total)
 
 def _columns(df, names):
     if missing := [c for c in names if c not in df]:

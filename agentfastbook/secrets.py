@@ -7,19 +7,108 @@ __all__ = ['MASK', 'find_secrets', 'refuse_secrets', 'mask_secrets']
 
 # %% ../nbs/03_secrets.ipynb #e5341225
 import os,re
+from base64 import b64decode
 from .core import FastbookError,Span
 
+# %% ../nbs/03_secrets.ipynb #5ec00002
+_FORMS = re.compile(r'''(?<![A-Za-z0-9])(?:
+    sk-(?=[\w-]{0,80}\d)[A-Za-z0-9_-]{16,} | xai-[A-Za-z0-9]{40,} | gsk_[A-Za-z0-9]{40,}   # Anthropic, OpenAI; models
+  | hf_[A-Za-z0-9]{20,} | r8_[A-Za-z0-9]{30,} | pplx-[A-Za-z0-9]{40,} | nvapi-[\w-]{40,} | AIza[A-Za-z0-9_-]{30,}
+  | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,} | gl[a-z]{2,6}-(?=[\w-]{0,40}\d)[\w-]{20,}   # code
+  | ATATT3[A-Za-z0-9_=-]{50,} | ATBB[A-Za-z0-9]{24,} | lin_api_[A-Za-z0-9]{32,} | figd_[\w-]{30,} | ntn_[A-Za-z0-9]{40,}
+  | npm_[A-Za-z0-9]{36} | pypi-[A-Za-z0-9_-]{30,} | rubygems_[0-9a-f]{40,} | oy2[a-z0-9]{43}   # packages
+  | dckr_(?:pat|oat)_[\w-]{20,}
+  | (?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}(?![A-Za-z0-9]) | do[por]_v1_[0-9a-f]{40,} | dapi[0-9a-f]{32}   # clouds
+  | GOCSPX-[\w-]{20,} | ya29\.[\w-]{20,} | [A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34} | HRKU-[\w-]{36,}
+  | hv[sbr]\.[\w-]{24,} | [A-Za-z0-9]{14}\.atlasv1\.[\w-]{60,} | dp\.(?:pt|st|ct)\.[\w.-]{36,} | pul-[0-9a-f]{40}
+  | pscale_(?:tkn|pw|oauth)_[\w.-]{30,} | sbp_[0-9a-f]{40} | sb_secret_[\w-]{20,} | fo1_[\w-]{40,}
+  | FlyV1[ ]fm\d_[\w+/=,-]{60,}
+  | [sr]k_(?:live|test|prod)_[A-Za-z0-9]{16,} | whsec_[A-Za-z0-9+/=]{24,} | sq0[a-z]{3}-[\w-]{22,}   # payment
+  | shp[a-z]{2,3}_[0-9a-fA-F]{32} | EAAA[\w-]{60} | access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}
+  | EAA[A-Za-z]{1,10}[A-Za-z0-9]{60,} | A{20,24}[A-Za-z0-9%]{60,}   # messages
+  | xox[abeoprs]-[A-Za-z0-9-]{10,} | xapp-\d-[A-Z0-9]+-\d+-[0-9a-f]{30,} | \d{8,10}:AA[\w-]{32,34}(?![\w-])
+  | (?:SK|AC)[0-9a-f]{32}(?![0-9a-f]) | SG\.[\w-]{16,32}\.[\w-]{32,64} | key-[0-9a-f]{32}(?![0-9a-f])
+  | xkeysib-[0-9a-f]{64}-\w{16} | [0-9a-f]{32}-us\d{1,2}(?!\w)
+  | [MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.(?=[\w-]{0,40}\d)[A-Za-z0-9_-]{27,40}(?![\w.(-])
+  | hooks\.slack\.com/(?:services|workflows)/[\w/]{30,} | discord(?:app)?\.com/api/webhooks/\d{10,}/[\w-]{50,}
+  | \w{1,60}\.webhook\.office\.com/webhookb2/[\w@/-]{60,}
+  | NRAK-[A-Z0-9]{27} | NRJS-[0-9a-f]{19} | sntry[su]_[\w+/=-]{40,} | [0-9a-f]{32}@[\w.]{0,40}sentry\.io   # operation
+  | gl(?:c|sa)_[\w+/=]{32,} | PMAK-[0-9a-f]{24}-[0-9a-f]{34} | pat[A-Za-z0-9]{14}\.[0-9a-f]{64} | phx_\w{40,}
+  | AGE-SECRET-KEY-1[0-9A-Z]{58} | tfp_\w{40,}
+  | (?<![\w-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
+)''', re.X)
+
+# %% ../nbs/03_secrets.ipynb #5ec00005
+_CHECKED = [re.compile(form, re.X) for form in (r"""
+    (?i:(?P<word>passw(?:or)?d|passphrase|pwd)|(?:api|auth|access|account|secret|private|signing|encryption|master|app
+      |application|client|license|service|subscription)[_.-]?key|_key|\bkey|token|secret|credential|_auth|\bauth
+      |[?&]sig)[\w-]{0,20}["'\]]{0,2}[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}[bru]?["'`]?
+    (?P<value>(?:[^\s"'`,;<>(){}\[\]|&=]|&(?![\w.-]{1,40}=)){8,100}={0,2})""",
+    r"(?<=://)[^\s/:@\"'<>]{0,100}:(?P<word>)(?P<value>[^\s/@\"'<>]{6,200})@",   # a password in an address
+    r"(?<=://)(?P<value>[\w-]{20,200})@",
+    r"https?://[^\s\#\"'<>]{1,200}\#(?P<value>[A-Za-z0-9]{24,200})(?![\w.-])",   # a key in the place of a model
+    r"(?i:\bbasic[ \t]{1,4})(?P<value>[A-Za-z0-9+/]{8,100}={0,2})",
+    r"(?i:\bbearer[ \t]{1,8})(?=[\w.~+/-]{0,80}\d)(?P<sure>)(?P<value>[A-Za-z0-9._~+/=-]{16,})",
+    r"(?i:\blogin[ \t]{1,4}[^\s]{1,80}\s{1,4}password[ \t]{1,4})(?P<word>)(?P<value>[^\s]{6,200})")]
+_REST = re.compile(r'[\w+/=.~%-]*+')
+_PLACEHOLDER = re.compile(r'your|example|placeholder|change.?me|dummy|insert|xxx|[.]{3}|[*]{3}|%s|\$[{(]|environ', re.I)
+
+def _is_login(value):
+    "Base64 of a name and a password?"
+    try: text = b64decode(value+'='*(-len(value) % 4), validate=True).decode()
+    except ValueError: return False
+    return ':' in text[1:-1] and text.isprintable()
+
+def _is_random(value):
+    "Letters and digits as no person would order them?"
+    value = value.rstrip('.:=')
+    kinds = ''.join('d' if c.isdigit() else 'a' if c.isalpha() else '.' for c in value)
+    if len(value) < 16 or not {'a','d'} <= set(kinds): return False
+    if re.fullmatch('[0-9a-fA-F]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', value): return True
+    words = sum(map(len, re.findall('[A-Z]?[a-z]{3,}|[A-Z][a-z]{2}', value)))
+    mixed = kinds.count('d') >= len(value)/5 or words < .6*len(value)
+    return mixed and len(set(value)) >= 8 and kinds.count('ad')+kinds.count('da') >= 3
+
+def _is_password(value):
+    "Letters, digits, and capitals among small letters or a mark?"
+    value = re.sub('%[0-9A-Fa-f]{2}', '', value) # of an address
+    some = [any(map(test, value)) for test in (str.isdigit, str.islower, str.isupper, lambda c: c in '!@#$%^&*+~?-')]
+    return some[0] and some[1] and (some[2] or some[3])
+
+def _is_secret(m):
+    value,groups = m['value'],m.groupdict()
+    if 'sure' in groups: return True
+    if not value.isascii() or _PLACEHOLDER.search(value): return False
+    return _is_random(value) or _is_login(value) or groups.get('word') is not None and _is_password(value)
+
+def _checked(text):
+    "What stands behind a telling name, or in a telling place of an address, and looks like a secret."
+    for form in _CHECKED:
+        at = 0
+        while m := form.search(text, at):
+            at = m.start('value')
+            if not _is_secret(m): continue
+            at = m.end() if m.end('value') < m.end() else _REST.match(text, m.end()).end() # of a long value, all
+            yield Span(m.start(), at)
+
+# %% ../nbs/03_secrets.ipynb #5ec00008
+_BEGIN = re.compile('-----BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\\d:')
+_END = re.compile('-----END[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: [0-9a-f]{40,64}')
+_BODY = re.compile(r'(?:(?:\\[rn]|[\s"\'+,>|#*])*+[A-Za-z0-9+/=]{16,}+)*+')
+
+def _blocks(text):
+    "Private keys from their first line to their last; one that is cut off, as far as it goes."
+    at = end = 0
+    while m := _BEGIN.search(text, at):
+        if end is not None and end < m.end():
+            last = _END.search(text, m.end())
+            end = last and last.end()
+        after = _BEGIN.search(text, m.end())
+        whole = end is not None and not (after and after.start() < end)
+        at = end if whole else _BODY.match(text, m.end()).end()
+        yield Span(m.start(), at)
+
 # %% ../nbs/03_secrets.ipynb #c956c880
-_FORMS = re.compile(r'''
-    (?<![\w-])sk-(?=[\w-]*\d)[A-Za-z0-9_-]{16,}                   # Anthropic, OpenAI and others
-  | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,}   # GitHub
-  | hf_[A-Za-z0-9]{20,} | glpat-[A-Za-z0-9_-]{16,} | pypi-[A-Za-z0-9_-]{30,}
-  | AKIA[0-9A-Z]{16} | AIza[A-Za-z0-9_-]{30,} | xox[abprs]-[A-Za-z0-9-]{10,}
-  | eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
-  | -----BEGIN[ A-Z]*PRIVATE\ KEY-----
-  | (?i:\bbearer\s+(?=[\w.~+/-]*\d)[A-Za-z0-9._~+/=-]{16,})
-  | (?i:\b(?:x-api-key|api[_-]?key|access[_-]?token|secret[_-]?key)["']?\s*[:=]\s*["']?[A-Za-z0-9._~+/-]{16,})
-''', re.X)
 _SECRET_NAME = re.compile(r'key|token|secret|password|passwd|credential', re.I)
 _SHORTEST = 8 # characters: a shorter value of a variable is not looked for, it would be found everywhere
 
@@ -29,7 +118,7 @@ def find_secrets(
     text:str, # any text
 )->list[Span]: # in order, not overlapping, in characters of `text`
     "What looks like a key, and values of environment variables named like one."
-    found = [Span(*m.span()) for m in _FORMS.finditer(text)]
+    found = [Span(*m.span()) for m in _FORMS.finditer(text)]+[*_checked(text), *_blocks(text)]
     for value in _environment(): found += [Span(*m.span()) for m in re.finditer(re.escape(value), text)]
     res = []
     for span in sorted(found):
@@ -54,5 +143,6 @@ def mask_secrets(
     text:str, # such as a model's reply
 )->str: # the same without secrets
     "Put a mark in the place of each secret."
-    for span in reversed(find_secrets(text)): text = text[:span.start]+MASK+text[span.end:]
-    return text
+    spans = find_secrets(text)
+    starts,ends = [s.start for s in spans],[0, *(s.end for s in spans)]
+    return MASK.join(text[a:b] for a,b in zip(ends, [*starts, len(text)]))

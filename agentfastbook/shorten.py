@@ -7,13 +7,14 @@ __all__ = ['SAME', 'Cut', 'propose_cuts', 'apply_cuts', 'Proof', 'prove_non_infe
            'unused_passages']
 
 # %% ../nbs/09_shorten.ipynb #3f6a7e4d
-import re
+import math,re
 from collections.abc import Callable,Sequence
 from dataclasses import dataclass,replace
 from html import escape
 import numpy as np
 import pandas as pd
 from .core import FastbookError,Span,sentences
+from .metrics import check_numbers,check_share
 from .templates import Prompt,estimate_tokens,fill
 from .store import Store
 from .differences import word_diff
@@ -77,7 +78,7 @@ def apply_cuts(
     return replace(prompt, body=body, examples=examples)
 
 # %% ../nbs/09_shorten.ipynb #75fb8c4e
-_FEWEST = 10 # questions; with fewer, a t test is a guess
+_FEWEST = 10 # questions; with fewer, only a margin of a third or more could be proven
 
 @dataclass(frozen=True)
 class Proof:
@@ -95,24 +96,49 @@ class Proof:
         return (f'{word}: {self.difference:+.3f} over {self.questions} questions, {self.changed} changed; '
                 f'not worse than {self.bound:+.3f}, allowed is -{self.margin:g}')
 
+def _share_below(c, counts):
+    "How often the sum of `c`, with random exponential weights, is below 0; its mean is above. Exact: Daniels 1954."
+    from scipy.optimize import brentq
+    def slope(z): return (counts*c/(1-z*c)).sum()
+    z = brentq(slope, (1-1e-9)/c.min(), 0) # the saddle point, through which the integral converges fastest
+    y = np.sinh(np.linspace(0, 12, 241))/np.sqrt((counts*(c/(1-z*c))**2).sum())
+    path = z+1j*y
+    values = (np.exp(-(counts*np.log(1-path[:,None]*c)).sum(1))/path).real
+    return float(-np.trapezoid(values, y)/np.pi)
+
+def _lower_bound(differences, alpha):
+    "What the mean of all differences, which are at least -1, is not below, but for a chance of `alpha`."
+    kinds,counts = np.unique(np.append(differences, -1.), return_counts=True)
+    low,high = -1.,float((kinds*counts).sum()/counts.sum())
+    while high-low > 1e-6:
+        middle = (low+high)/2
+        if _share_below(kinds-middle, counts) <= alpha: low = middle
+        else: high = middle
+    return low
+
 def prove_non_inferior(
-    old:Sequence[float], # a value for each question, the higher the better
-    new:Sequence[float], # for the same questions
-    margin:float, # how much worse the mean may be, > 0
-    alpha:float=.05, # how often a prompt that is worse by the margin may be accepted, 0..1
+    old:Sequence[float], # a value for each question, 0..1, the higher the better
+    new:Sequence[float], # for the same questions, 0..1
+    margin:float, # how much worse the mean may be, between 0 and 1
+    alpha:float=.05, # how often a prompt that is worse by the margin may be accepted, between 0 and 1
 )->Proof:
-    "A paired, one-sided t test of non-inferiority."
-    from scipy import stats
+    """A paired test of non-inferiority that holds for few questions and for any values from 0 to 1.
+
+    The one-sided bound of Gaffke 2005, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
+    nonnegative variable; see Learned-Miller & Thomas 2020, A new confidence interval for the mean of a bounded variable."""
     if len(old) != len(new) or len(old) < _FEWEST:
         raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to "
                             f"both prompts, at least {_FEWEST} of them")
-    if not margin > 0:
-        raise FastbookError(f"the margin is {margin:g}, but must be above 0: say how much worse is no matter")
-    d = np.asarray(new, float)-np.asarray(old, float)
-    n,changed = len(d),int((d != 0).sum())
-    bound = d.mean()-stats.t.ppf(1-alpha, n-1)*d.std(ddof=1)/n**.5
+    check_share(margin, 'the margin')
+    if check_share(alpha, 'alpha') > .4: raise FastbookError(f"alpha is {alpha}; a proof that may be wrong so often is none, "
+                                                             "give .4 or less")
+    first,second = check_numbers(old, 'old values'),check_numbers(new, 'new values')
+    if not all((0 <= v).all() and (v <= 1).all() for v in (first, second)):
+        raise FastbookError("values outside 0..1 can't be tested: how much a question could lose is not known; scale them")
+    d = second-first
+    n,changed,bound = len(d),int((d != 0).sum()),_lower_bound(d, alpha)
     unseen = 0. if changed else 1-alpha**(1/n)
-    return Proof(bool(bound > -margin), float(d.mean()), float(bound), margin, n, changed, unseen)
+    return Proof(bound > -margin, float(d.mean()), bound, margin, n, changed, unseen)
 
 # %% ../nbs/09_shorten.ipynb #bf91f1c3
 @dataclass(frozen=True)
@@ -143,18 +169,22 @@ def _reworded(reword, prompt):
 
 def shorten(
     prompt:Prompt,
-    evaluate:Callable[[Prompt],Sequence[float]], # prompt -> a value for each development question
-    margin:float, # how much worse the mean may be, > 0
-    alpha:float=.05, # how often anything worse by the margin may be accepted, over all attempts
+    evaluate:Callable[[Prompt],Sequence[float]], # prompt -> a value for each development question, 0..1
+    margin:float, # how much worse the mean may be, between 0 and 1
+    alpha:float=.05, # chance that what comes out is worse than `prompt` by the margin, between 0 and 1
     reword:Callable[[str],str]|None=None, # body -> a shorter wording, such as a model's; None: no attempt
 )->Shortening:
     "Propose a shorter prompt and prove it, or say no."
+    check_share(margin, 'the margin')
+    check_share(alpha, 'alpha')
     cuts,kept,rows = propose_cuts(prompt),[],[]
     tries = max(len(cuts)+bool(reword), 1)
     old,new = evaluate(prompt) if cuts or reword else [],prompt
     def attempt(what, candidate):
         saved = prompt_tokens(new)-prompt_tokens(candidate)
-        proof = prove_non_inferior(old, evaluate(candidate), margin, alpha/tries) if saved > 0 else None
+        refused = sum(r['bound'] is not None and not r['accepted'] for r in rows)
+        level = alpha/2**(refused+1)/math.comb(tries, refused) # see above: half of the rest, over all chains
+        proof = prove_non_inferior(old, evaluate(candidate), margin, level) if saved > 0 else None
         rows.append(dict(cut=what, saved=saved, difference=proof and proof.difference, bound=proof and proof.bound,
                          accepted=bool(proof and proof.accepted)))
         return rows[-1]['accepted']

@@ -16,7 +16,7 @@ from .core import FastbookError,Span
 from .store import Store
 from .labels import Label,Note,acts_since,annotate,labels,last_act,notes,span_label,undo
 from .matching import LABELS
-from .views import Part,Rows,View,shorten
+from .views import Panel,Part,Rows,View,as_text,shorten
 
 # %% ../nbs/19_sitting.ipynb #ac634a3a
 class _Said:
@@ -58,6 +58,8 @@ _GENERAL = ('verdict','span') # labels with keys of their own
 
 # %% ../nbs/19_sitting.ipynb #b23da844
 _NEW = 'new' # part for a context that no engine found
+# what a damaged or foreign row raises
+_UNREADABLE = FastbookError,LookupError,TypeError,ValueError,AttributeError,RecursionError
 
 class Sitting:
     "A person reading rows: where they are, what they have said, what each key does."
@@ -76,7 +78,7 @@ class Sitting:
         self.rows,self.store,self.annotator,self.names,self.limit = rows,store,annotator,tuple(names),limit
         self._ids = rows.table['id'].tolist()
         self._position = {id: i for i,id in reversed(list(enumerate(self._ids)))}
-        self._lock,self._done,self._view = RLock(),[],lru_cache(maxsize=32)(rows.show)
+        self._lock,self._done,self._show = RLock(),[],lru_cache(maxsize=32)(rows.show)
         self.said = _Said(store, annotator, set(self._ids), lambda id: rows.content(self._position[id]))
         self.order,self.sampling = list(range(len(rows))),{}
         self.chosen,self.at,self.part,self.filter,self.message,self.error,self.tick = self.order,0,0,'','',False,0
@@ -86,6 +88,14 @@ class Sitting:
     def index(self): return self.order[self.at]
     @property
     def id(self): return self._ids[self.index]
+    def _view(self, index):
+        "A row's view; what can't be shown so is shown as it is stored, with the reason."
+        try: return self._show(index)
+        except _UNREADABLE as e:
+            row = self.rows.table.iloc[index]
+            reason = Panel('this row is not as its step writes it', f'{type(e).__name__}: {e}')
+            return View(str(row['id']), str(row['name']), (reason, Panel('as it is stored', as_text(row['text']))))
+
     @property
     def view(self)->View:
         "The row that is shown."

@@ -76,6 +76,8 @@ def _settled(questions, numbers, known):
     fixed = {}
     for question,g in zip(questions, numbers):
         if question not in known: continue
+        if known[question] not in PARTS:
+            raise FastbookError(f"'{question}' is in part '{known[question]}'; it must be one of {', '.join(PARTS)}")
         part = PARTS.index(known[question])
         if fixed.setdefault(g, part) != part:
             raise FastbookError(f"'{question}' is in {known[question]}, but belongs together with a question in "
@@ -124,6 +126,13 @@ def openings(
     mode:str, # failure mode, or name of the judge
 )->pd.DataFrame: # created, judge, version, labels (content id), result; in order
     "Who has looked at a test part, and what they saw."
+    modes = {r['mode'] for r in store._rows('select mode from split union select mode from opened')}
+    if mode not in modes:
+        raise FastbookError(f"no labels of '{mode}' were ever split in '{store.path.name}'; it knows "
+                            f"{', '.join(sorted(modes)) or 'none'}")
+    return _openings(store, mode)
+
+def _openings(store, mode):
     rows = store._rows('select created, judge, version, labels, result from opened where mode=? order by id', mode)
     for row in rows: row['result'] = json.loads(row['result'])
     return pd.DataFrame(rows, columns=['created','judge','version','labels','result'])
@@ -138,7 +147,7 @@ def open_test(
     again:bool=False, # look a second time, and say so?
 )->list[str]: # what whoever reads the result must know; empty the first time
     "Note that a test part is looked at; the first time is free."
-    before = openings(store, mode)
+    before = _openings(store, mode)
     mine = before[(before.judge == judge) & (before.version == version)]
     if len(mine) and not again:
         raise FastbookError(f"the test part of '{mode}' was opened before with judge '{judge}' at version '{version}' "

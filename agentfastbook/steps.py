@@ -179,7 +179,8 @@ def _run(store, run):
 
 def _lead(ranked):
     "How far the first passage is ahead of the second, as a share of its score: an engine's confidence."
-    scores = [p['score'] for p in ranked or []]
+    try: scores = [float(p['score']) for p in json.loads(ranked) or []]
+    except (ValueError,TypeError,LookupError,RecursionError): return None # not as `Retriever` writes it
     if not scores: return None
     return (scores[0]-scores[1])/abs(scores[0]) if len(scores) > 1 and scores[0] else 1.
 
@@ -199,8 +200,8 @@ def call_rows(
     if not len(table):
         steps = [r['step'] for r in store._rows('select distinct step from call')]
         raise FastbookError(f"run {run} has no calls of step '{step}'; the store has {steps}")
-    table['chapter'] = table['name'].str.split('/').str[0]
-    if step == 'retrieve': table['confidence'] = [_lead(json.loads(output)) for output in table.output]
+    table['chapter'] = table['name'].map(str).str.split('/').str[0]
+    if step == 'retrieve': table['confidence'] = [_lead(output) for output in table.output]
     content = lru_cache(maxsize=None)(lambda i: content_id(table.output[i]))
     def show(i):
         calls = source.calls(table.item_id[i])
@@ -265,7 +266,7 @@ def trace_rows(
         left join item_call on item_call.item=item.id left join call on call.id=item_call.call
         where run=? group by item.id order by item.rowid""", run),
         columns=['id','name','error','text'])
-    table['chapter'],table['text'] = table['name'].str.split('/').str[0],table['text'].fillna('')
+    table['chapter'],table['text'] = table['name'].map(str).str.split('/').str[0],table['text'].fillna('')
     def show(i): return trace_view(source, table['name'][i], table.id[i], table.error[i])
     return Rows(table, show, lambda i: source.content(table.id[i]))
 
@@ -315,7 +316,7 @@ def pair_rows(
     first,second = (_pair_texts(s, _run(s, r), step) for s,r in zip((before, after), runs))
     names = [n for n in first if n in second and (same or first[n] != second[n])]
     pairs = [dict(name=n, before=first[n], after=second[n]) for n in names]
-    table = pd.DataFrame(pairs, columns=['name','before','after'])
+    table = pd.DataFrame(pairs, columns=['name','before','after'], dtype=object) # any text, lone surrogates too
     rows = frame_rows(table, ['before','after'], name='name')
     def show(i):
         before,after = table.before[i],table.after[i]

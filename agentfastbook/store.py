@@ -319,7 +319,7 @@ def _insert(db, table, row, conflict=''):
     db.execute(f"insert into {table}({','.join(row)}) values ({','.join('?'*len(row))}) {conflict}", [*row.values()])
 
 _REPLACE = 'on conflict(id) do update set name=excluded.name, error=excluded.error'
-_MEND = 'on conflict(id) do update set input=excluded.input, output=excluded.output' # the same, unless the row was damaged
+_MEND = 'on conflict(id) do update set input=excluded.input, output=excluded.output'
 
 @patch
 def save_item(self:Store,

@@ -14,6 +14,11 @@ from .core import FastbookError,Span,content_id
 from .show import Html,highlight,visible
 
 # %% ../nbs/17_views.ipynb #eac02b20
+def _check_text(*values):
+    for v in values:
+        if not isinstance(v, str):
+            raise FastbookError(f'a view is made of texts, not of {type(v).__name__} ({v!r:.40})')
+
 @dataclass(frozen=True)
 class Mark:
     "Characters of a panel that are highlighted."
@@ -31,6 +36,10 @@ class Panel:
     side:str='' # 'before' or 'after' if two panels stand side by side
     numbered:bool=False # show each group's number, from 1, behind its marks?
 
+    def __post_init__(self):
+        _check_text(self.title, self.text)
+        for mark in self.marks: mark.span.of(self.text)
+
 @dataclass(frozen=True)
 class Part:
     "Something in a view that is labelled by itself."
@@ -38,6 +47,8 @@ class Part:
     title:str # what a person reads
     suggested:tuple[str,...]=() # labels that a program would give
     span:Span|None=None # where it is in its source
+
+    def __post_init__(self): _check_text(self.name, self.title, *self.suggested)
 
 @dataclass(frozen=True)
 class View:
@@ -49,6 +60,8 @@ class View:
     facts:tuple[tuple[str,str],...]=() # engine, tokens, seconds and so on
     content:str='' # content id of the result that is shown
     spans:bool=False # are the parts contexts, to be accepted, fixed or rejected?
+
+    def __post_init__(self): _check_text(self.id, self.title, self.content, *(t for fact in self.facts for t in fact))
 
 # %% ../nbs/17_views.ipynb #4fc245c5
 _STYLE = ('<style>.afb-side{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.2rem}'

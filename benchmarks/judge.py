@@ -5,6 +5,8 @@
     python benchmarks/judge.py --tools         # judgy, ppi-python and labels alone (pip install judgy ppi-python)
     python benchmarks/judge.py --alarm         # false alarms of the monitor over 100 days
     python benchmarks/judge.py --speed         # one estimate at 100,000 verdicts
+    python benchmarks/judge.py --sittings      # balanced labels of the rows themselves, strata, several samples, runs
+    python benchmarks/judge.py --proof         # how often a prompt that is worse by the margin is accepted
 
 A cell is a true rate, the judge's TPR and TNR, a number of labels and of further rows, the way labels are chosen, and
 rows that stand alone or come in fives. Five rows of a question share a rate from a Beta distribution with an
@@ -21,8 +23,10 @@ import pandas as pd
 from scipy.stats import betabinom, binom
 
 from agentfastbook.estimate import estimate
-from agentfastbook.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits
-from agentfastbook.monitor import monitor
+from agentfastbook.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits, strata_limits
+from agentfastbook.monitor import estimate_runs, monitor
+from agentfastbook.sampling import sample_random
+from agentfastbook.shorten import _share_below
 
 RATES, GOOD, LABELS, ROWS = (.5, .7, .8, .9, .97), (.75, .9, .98), (40, 100, 200), (100, 1000, 5000)
 DESIGNS = 'random', 'by verdict', 'balanced'
@@ -222,7 +226,8 @@ def compare(design, data, res, size, check):
         verdicts = pd.Series(np.concatenate([judged.ravel()[known], further.astype(bool)]))
         clusters = np.concatenate([np.repeat(np.arange(len(judged)), size)[known], 10**6+np.arange(len(further))//size])
         labels = pd.Series(truth.ravel()[known])[chosen.ravel()[known]]
-        one = estimate(verdicts, labels, design, clusters=None if size == 1 else pd.Series(clusters))
+        one = estimate(verdicts, labels, design, clusters=None if size == 1 else pd.Series(clusters),
+                       elsewhere=design == 'balanced')
         np.testing.assert_allclose([one.value, one.low, one.high], [x[i] for x in res], atol=1e-9)
 
 
@@ -315,6 +320,136 @@ def alarm(repeats=300, days=100, rows=100, labels=10):
         print(line)
 
 
+def inside(found, rate): return ((found[1] <= rate+1e-9) & (rate-1e-9 <= found[2])).mean()
+
+
+def balanced_of_these(rng, repeats):
+    "Coverage where the balanced labels are of the rows themselves, with and without these rows in the judge's rate."
+    for rate, (tpr, tnr), labels, rows in itertools.product((.5, .8, .9, .97), ((1, 1), (.99, .7), (.9, .9), (.75, .95), (.98, .98)),
+                                                            (20, 40, 100, 200), (200, 1000, 5000)):
+        good = rng.binomial(rows, rate, repeats)
+        total = np.stack([good, rows-good], -1)
+        passed = rng.binomial(total, [tpr, 1-tnr])
+        n = np.minimum(total, labels//2)
+        hits = rng.hypergeometric(passed, total-passed, n)
+        kept = (n > 0).all(1) & (hits[:, 0]*n[:, 1] > hits[:, 1]*n[:, 0])  # the others are refused
+        hits, n, passed = hits[kept], n[kept], passed[kept].sum(1)
+        yield dict(kind='balanced', now=inside(error_rate_limits(hits, n, passed, np.full(len(n), rows)), rate),
+                   before=inside(error_rate_limits(hits, n, passed-hits.sum(1), np.maximum(rows-n.sum(1), 1)), rate))
+
+
+def strata_counts(rng, rates, sizes, labels, tpr, tnr, repeats):
+    "(repeats, strata, verdicts) true passes among the labels, labels and rows of each cell."
+    cells = []
+    for rate, rows, n in zip(rates, sizes, labels):
+        share = rate*tpr+(1-rate)*(1-tnr)
+        passed = rng.binomial(rows, share, repeats)
+        k = rng.hypergeometric(passed, rows-passed, min(n, rows))
+        hits = rng.binomial(min(n, rows)-k, rate*(1-tpr)/(1-share)), rng.binomial(k, rate*tpr/share)
+        cells.append([np.stack(x, -1).astype(float) for x in (hits, (min(n, rows)-k, k), (rows-passed, passed))])
+    return [np.stack(x, 1) for x in zip(*cells)]
+
+
+def strata_cells():
+    "Two strata that differ in size, rate and labelled share; five strata with few labels each."
+    judges = (.9, .8), (.6, .95), (1., 1.), (.55, .55)
+    sizes = (((200, 2000), (40, 40)), ((200, 2000), (20, 100)), ((1000, 1000), (100, 20)), ((1000, 1000), (20, 100)),
+             ((500, 1500), (10, 100)), ((500, 1500), (100, 10)), ((60, 3000), (60, 60)))
+    for rates in ((.5, .9), (.9, .5), (.95, .95), (.3, .6), (.99, .8), (.8, .99), (.6, .9)):
+        for (rows, labels), judge in itertools.product(sizes, judges): yield 'two', rates, rows, labels, judge
+    share = np.array([.05, .1, .2, .25, .4])
+    for rate in (.2, .35, .9, .97):
+        rates = 1/(1+np.exp(-(np.log(rate/(1-rate))+np.array([-1.5, .8, 0, -.5, 1.]))))
+        rates = np.clip(rates-(rates@share-rate), .005, .995)
+        for judge, labels, rows in itertools.product(((.6, .95), (.99, .7), (.55, .55), (1., 1.)), (10, 25, 60, 400), (700, 20000)):
+            yield 'five', rates, (share*rows).astype(int), [labels//5]*5, judge
+
+
+def strata_coverage(rng, repeats):
+    "Coverage of strata that are known, of samples that are weighted, and of all labels pooled as one random sample."
+    for kind, rates, sizes, labels, judge in strata_cells():
+        hits, n, rows = strata_counts(rng, rates, sizes, labels, *judge, repeats)
+        rate = np.dot(rates, sizes)/sum(sizes)
+        before = inside(mixture_limits(*(x.sum(1) for x in (hits, n, rows))), rate)
+        cells = inside(mixture_limits(*(x.reshape(repeats, -1) for x in (hits, n, rows))), rate)
+        yield dict(kind=f'{kind} strata', now=inside(strata_limits(hits, n, rows), rate), before=cells)
+        if kind == 'five': continue
+        shares = (n+.5)*(np.array(sizes)/np.array(labels))[:, None]
+        shared = shares/shares.sum(1, keepdims=True)*rows.sum(1, keepdims=True)
+        yield dict(kind='two samples', now=inside(strata_limits(hits, n, shared), rate), before=before)
+
+
+def run_coverage(rng, repeats):
+    "Through `estimate` and `estimate_runs`: two chapters or runs, each with a random sample of its own."
+    for rates, rows, labels in itertools.product(((.5, .9), (.6, .9), (.9, .5), (.95, .99)), ((200, 2000), (500, 700)), ((40, 40), (60, 20))):
+        held = {'estimate': [], 'estimate_runs': []}
+        for _ in range(repeats):
+            truth = np.concatenate([rng.random(n) < r for n, r in zip(rows, rates)])
+            df = pd.DataFrame(dict(run=np.repeat([1, 2], rows), label=truth, question=np.arange(sum(rows)),
+                                   passed=np.where(truth, rng.random(sum(rows)) < .9, rng.random(sum(rows)) < .2)))
+            drawn = pd.concat([sample_random(df[df.run == i], n, int(rng.integers(1e9))) for i, n in zip((1, 2), labels)])
+            rate = np.dot(rates, rows)/sum(rows)
+            for name, one in (('estimate', estimate(df.passed, drawn.label, sampling=drawn.sampling)),
+                              ('estimate_runs', estimate_runs(df.drop(columns='label').join(drawn[['label', 'sampling']])))):
+                held[name].append(one.low <= rate <= one.high)
+        for name, found in held.items(): yield dict(kind=name, now=np.mean(found), before=np.nan)
+
+
+def sittings(repeats):
+    "Cells, lowest and median coverage, and cells below .93 and .92; before: as if labels had been one random sample."
+    rng = np.random.default_rng(5)
+    runs = run_coverage(rng, repeats//10)
+    df = pd.DataFrame([*balanced_of_these(rng, repeats), *strata_coverage(rng, repeats//2), *runs])
+    groups = df.groupby('kind', sort=False)
+    table = groups.now.agg(cells='size', lowest='min', median='median')
+    table = table.assign(**{f'below_{b:.2f}'[-3:]: groups.now.apply(lambda c, b=b: (c < b).sum()) for b in (.93, .92)})
+    print(table.assign(before_lowest=groups.before.min(), before_below_93=groups.before.apply(lambda c: (c < .93).sum())).round(3).to_string())
+
+
+def differences(rng):
+    "Kinds of differences of a new prompt from the old one, whose mean is -loss: name -> function of questions and loss."
+    def outcomes(n, lost, won):
+        u = rng.random(n)
+        return np.where(u < lost, -1., np.where(u < lost+won, 1., 0.))
+    return {'right or wrong': lambda n, loss: outcomes(n, loss, 0), 'churn of 5%': lambda n, loss: outcomes(n, .05+loss, .05),
+            'churn of 10%': lambda n, loss: outcomes(n, .1+loss, .1), 'halves': lambda n, loss: -.5*(rng.random(n) < 2*loss),
+            'quarters': lambda n, loss: -.25*(rng.random(n) < 4*loss),
+            'rare and small': lambda n, loss: np.where(rng.random(n) < loss*2/3, -1., -loss/3/(1-loss*2/3)),
+            'F1, wide': lambda n, loss: np.clip(rng.normal(-loss, .2, n), -1, 1),
+            'F1, narrow': lambda n, loss: np.clip(rng.normal(-loss, .05, n), -1, 1),
+            'skewed': lambda n, loss: -rng.beta(.3, .3*(1-loss)/loss, n),
+            'most unchanged': lambda n, loss: np.where(rng.random(n) < .7, 0, np.clip(rng.normal(-loss/.3, .1, n), -1, 1))}
+
+
+def proof(repeats):
+    "How often a prompt that is worse by the margin is accepted, by the bound and by a t test, and one that is as good."
+    from scipy.stats import t as student
+    rng, rows, known = np.random.default_rng(1), [], {}
+
+    def bound(d, level, margin):
+        "Is the lower bound above -margin? The same as in `prove_non_inferior`, without looking for the bound itself."
+        kinds, counts = np.unique(np.append(d, -1.), return_counts=True)
+        key = margin, *kinds, *counts
+        if len(kinds) > 4 or key not in known:
+            known[key] = _share_below(kinds+margin, counts) if (kinds*counts).sum() > -margin*counts.sum() else 1.
+        return known[key] <= level
+
+    def plain(d, level, margin): return d.mean()-student.ppf(1-level, len(d)-1)*d.std(ddof=1)/len(d)**.5 > -margin
+
+    for level, (name, draw), margin, n in itertools.product((.05, .005), differences(rng).items(), (.02, .05, .1, .2),
+                                                            (5, 10, 20, 50, 100, 200, 500)):
+        count = repeats if name in ('right or wrong', 'halves', 'quarters') or 'churn' in name else max(repeats//(1+n//100), 100)
+        worse = [draw(n, margin) for _ in range(count)]
+        for test, decide in (('bound', bound), ('t test', plain)):
+            accepted = np.mean([decide(d, level, margin) for d in worse])
+            rows.append(dict(level=level, test=test, differences=name, margin=margin, questions=n, accepted=accepted,
+                             too_often=accepted > level+2.6*np.sqrt(level*(1-level)/count)))
+    df = pd.DataFrame(rows)
+    print(df.groupby(['level', 'test']).agg(cells=('accepted', 'size'), too_often=('too_often', 'sum'), mean=('accepted', 'mean'),
+                                            highest=('accepted', 'max')).round(4).to_string())
+    print(df[df.too_often & (df.test == 'bound')].to_string() if (df.too_often & (df.test == 'bound')).any() else 'the bound: no cell too often')
+
+
 def tools(repeats=300):
     "Coverage of judgy, ppi-python and labels alone in some cells, beside `estimate`."
     from judgy import estimate_success_rate
@@ -329,7 +464,7 @@ def tools(repeats=300):
             y, j, mask = truth.ravel(), judged.ravel(), chosen.ravel()
             others = np.repeat([0, 1], more) if more.any() else j[~mask].astype(int)
             verdicts, said = np.concatenate([j[mask], others.astype(bool)]), y[mask]
-            one = estimate(pd.Series(verdicts), pd.Series(said), design)
+            one = estimate(pd.Series(verdicts), pd.Series(said), design, elsewhere=design == 'balanced')
             ends['estimate'].append((one.low, one.high))
             try: ends['judgy'].append(estimate_success_rate(said.astype(int), j[mask].astype(int), others, 500)[1:])
             except (ValueError, RuntimeError): ends['judgy'].append((0., 1.))
@@ -359,11 +494,13 @@ def speed():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('full', 'tools', 'alarm', 'speed'): parser.add_argument(f'--{name}', action='store_true')
+    for name in ('full', 'tools', 'alarm', 'speed', 'sittings', 'proof'): parser.add_argument(f'--{name}', action='store_true')
     parser.add_argument('--repeats', type=int, default=4000, help='of a cell with single rows; half of it with clusters')
     args = parser.parse_args()
     for name, do in (('speed', speed), ('alarm', alarm), ('tools', tools)):
         if getattr(args, name): return do()
+    for name, do in (('sittings', sittings), ('proof', proof)):
+        if getattr(args, name): return do(args.repeats)
     df = coverage(args.full, args.repeats)
     report(df)
     if args.full: save(df)

@@ -319,7 +319,7 @@ def prove(path, form, margin, out, benchmark, sample, most):
             if not isinstance(form, Scores): return values
             likely = np.array([json.loads(r)['gold'] for r in said])
             rows[-1]['log-probability of a person\'s reply, per token'] = f'{likely.mean():.3f}'
-            return likely
+            return np.exp(likely) # a probability, so that what a question can lose is known
         done = shorten(form.prompt, evaluate, margin)
         print(f'\n{name}\n')
         table(rows)
@@ -333,7 +333,7 @@ if __name__ == '__main__':
     p.add_argument('--libraries', action='store_true', help='compare pygit2 and dulwich instead')
     p.add_argument('--shorten', metavar='GGUF', help="shorten decompose/v0 with this local model instead; 'rules': only the stand-in")
     p.add_argument('--form', choices=FORMS, default='scores', help="how the model replies: it says how "
-                   "likely a person's reply is (the measure is then its log-probability per token), points at pieces, or copies "
+                   "likely a person's reply is (the measure is then its probability per token), points at pieces, or copies "
                    "facts into tags (soft_f1)")
     p.add_argument('--benchmark', help="questions for --shorten (default: the sample's)")
     p.add_argument('--sample', type=int, default=0, help='ask for so many answers only; 0: all that have two pieces')

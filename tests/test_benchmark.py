@@ -77,7 +77,7 @@ def test_saving_never_leaves_half_a_file(sample, tmp_path, monkeypatch):
     path = save_benchmark(sample[0], tmp_path/'b.json')
     before = path.read_bytes()
     monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError('killed')))
-    with pytest.raises(OSError): save_benchmark(Benchmark(sample[0].questions[:1]), path)
+    with pytest.raises(FastbookError, match='what was there is as before'): save_benchmark(Benchmark(sample[0].questions[:1]), path)
     assert path.read_bytes() == before
 
 

@@ -92,10 +92,34 @@ def test_bisect_with_a_number_and_with_a_status(made):
     assert shown.endswith(git(made/'prompts', 'diff', f'{broken(made)}~', broken(made), '--', 'copy.md'))
     shown = run('bisect', 'fine', 'main', '--run', 'grep -q exactly "$PROMPTS/copy.md"', *repo)
     assert f'{broken(made)} is the first bad commit' in shown
-    assert len([line for line in shown.split('\n\n')[0].splitlines()]) <= 4  # nine suspects, halved
+    assert len([line for line in shown.split('\n\n')[0].splitlines()]) <= 6  # both ends, and nine suspects, halved
     checked_out = 'test "$(git -C "$PROMPTS" rev-parse HEAD)" = "$COMMIT" && grep -q exactly "$PROMPTS/copy.md"'
     assert f'{broken(made)} is the first bad' in run('bisect', 'fine', 'main', '--run', checked_out, *repo)
     assert before == (git(made/'prompts', 'status', '--porcelain'), git(made/'prompts', 'for-each-ref'))  # nothing touched
+
+
+def test_bisect_looks_at_its_ends(made):
+    "Commits that are all good have no first bad one, and a good end that is bad is no good end."
+    repo = ['--repo', made/'prompts']
+    for words, message in [(['--run', 'true'], "'main' was given as bad, but is 1"),
+                           (['--run', 'false'], "'fine' was given as good, but is 0"),
+                           (['--metric', 'echo 1', '--threshold', '1'], "'main' was given as bad, but is 1"),
+                           (['--metric', 'echo 1', '--threshold', '2'], "'fine' was given as good, but is 1")]:
+        said = run('bisect', 'fine', 'main', *words, *repo, status=2)
+        assert message in said and 'first bad' not in said
+
+
+def test_values_are_kept_for_the_same_metric_only(made):
+    "An edited function, or an edited script that the command names, is asked again."
+    script, words = made/'length.py', ['bisect', 'fine', 'main', '--repo', 'prompts', '--name', 'copy', '--store', 'edited.db']
+    def found(sign, *metric):
+        script.write_text(f"import os\ndef rules(prompts):\n    return {sign}prompts.read_text('copy').count('rule')\n"
+                          "if __name__ == '__main__':\n"
+                          f"    print({sign}open(os.environ['PROMPTS']+'/copy.md').read().count('rule'))\n", encoding='utf-8')
+        return run(*words, *metric, cwd=made, status=0 if sign == '-' else 2)
+    for metric in (['--metric', 'length:rules'], ['--metric', f'{sys.executable} length.py']):
+        assert 'is the first bad commit' in found('-', *metric)
+        assert 'nothing got worse' in found('+', *metric)
 
 
 def test_bisect_agrees_with_git_bisect(made, tmp_path):

@@ -350,3 +350,30 @@ def test_the_authors_notes_can_be_coded_and_counted(author):
     book.assign('reader', 'no comments', codes.note[codes.text.str.contains('no comments')])
     counts = count_modes(code_notes(codes, book.table()), codes['item'])
     assert counts[['mode', 'traces']].values.tolist() == [['no comments', 4]]
+
+
+@pytest.mark.parametrize('line', [
+    '{', '7', '{"act": "explode", "who": "Ada", "at": "", "modes": ["a"], "notes": []}', '{"act": "undo", "who": "Ada", "at": "", "modes": [], "notes": []}',
+    '{"act": "add", "who": "Ada", "at": "", "modes": ["a"], "notes": [], "detail": {"colour": "red"}}',
+    '{"act": "add", "who": "Ada", "at": "", "modes": ["a"], "notes": [], "detail": 5}', '{"act": "describe", "who": "Ada", "at": "", "modes": [], "notes": []}',
+    '{"act": "add", "who": "Ada", "at": "", "modes": [5], "notes": []}', '['*100_000, '{"act": "add", "modes": 5, "notes": []}'])
+def test_a_codebook_with_one_bad_line_names_it(tmp_path, line):
+    (tmp_path/'codes.jsonl').write_text(line+'\n')
+    with pytest.raises(FastbookError, match='line 1 of the codebook|change 0 of the codebook|no failure mode'): Codebook(tmp_path/'codes.jsonl')
+
+
+def test_a_codebook_that_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path/'fifo')
+    (tmp_path/'latin.jsonl').write_bytes(b'\xff')
+    for name, why in {'fifo': 'regular file', '.': 'regular file', 'latin.jsonl': 'not UTF-8'}.items():
+        with pytest.raises(FastbookError, match=why): Codebook(tmp_path/name)
+
+
+@pytest.mark.parametrize('entry', [5, {}, {'haiku_components': 5}, {'haiku_components': [5]}, {'haiku_annotations': None}, {'haiku_annotations': {'exact': 7}},
+                                   {'gold_standard_answer': 7}, {'ground_truth_components': None}, {'ground_truth_annotations': 'x'}, {'notes': ['a']}])
+def test_an_evaluation_with_a_bad_entry_is_our_error(tmp_path, entry):
+    good = {'chapter': 1, 'question_number': 1, 'question_text': 'Why?', 'gold_standard_answer': 'So.', 'haiku_components': ['So.'], 'ground_truth_components': ['So.']}
+    (tmp_path/'e.json').write_text(json.dumps([good, {**good, **entry} if isinstance(entry, dict) and entry else entry]))
+    try: found = import_author_evals(tmp_path/'e.json')
+    except FastbookError as e: assert "entry 1 of 'e.json'" in str(e)
+    else: assert len(found.items) == 2 and 'notes' in entry

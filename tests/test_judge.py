@@ -215,7 +215,7 @@ def test_history_knows_which_edit_helped(store):
         def judge(case, most=most): return len(case.pieces) <= most
         judge.version = f'at most {most}'
         judge_run(store, dict(count=judge))
-    history = judge_history(store, 'count', mode='verdict', part='all')
+    history = judge_history(store, 'count', mode='verdict')
     assert history.version.tolist() == ['at most 1', 'at most 2']
     assert history.TPR[1].value == history.TNR[1].value == 1 and history.mended[1] > 0 and history.broken[1] == 0
 

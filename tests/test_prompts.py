@@ -277,3 +277,75 @@ def test_a_bare_repository_is_refused(tmp_path):
     with pytest.raises(FastbookError, match='is bare; clone it'): PromptRepo(tmp_path/'bare')
     (tmp_path/'file').write_text('x', encoding='utf-8')
     with pytest.raises(FastbookError, match='not a Git repository'): PromptRepo(tmp_path/'file')
+
+
+def test_a_name_for_two_commits_is_refused(tmp_path):
+    "Branch and tag, tag and the start of an id, branch and a branch elsewhere: never one's text and the other's commit."
+    path = tmp_path/'prompts'
+    git(tmp_path, 'init', '-q', '-b', 'main', 'prompts')
+    for i in range(3):
+        write(path, 'a', f'line {i}')
+        commit(path, f'edit {i}')
+    first, second, last = git(path, 'log', '--format=%H', '--reverse').split()
+    git(path, 'branch', 'v1', first)
+    git(path, 'tag', 'v1', second)
+    git(path, 'tag', first[:7], last)
+    git(path, 'update-ref', 'refs/remotes/origin/old', first)
+    git(path, 'branch', 'origin/old', second)
+    repo = PromptRepo(path)
+    for name, one, other in [('v1', 'refs/tags/v1', 'refs/heads/v1'), (first[:7], f'refs/tags/{first[:7]}', first),
+                             ('origin/old', 'refs/heads/origin/old', 'refs/remotes/origin/old')]:
+        for use in (repo.merge, repo.diff, repo.names, lambda at: repo.log(at=at), lambda at: repo.read('a', at),
+                    lambda at: repo.blame('a', at), lambda at: repo.branch('new', at), lambda at: repo.tag('new', at),
+                    lambda at: repo.restore('a', at), lambda at: repo.log(at=f'{at}~0'), lambda at: repo.log(at=f'{at}^{{commit}}')):
+            with pytest.raises(FastbookError, match='is ambiguous') as said: use(name)
+            assert one in str(said.value) and other in str(said.value)
+        assert 'new' not in {**repo.branches(), **repo.tags()}
+    assert repo.read('a', 'refs/heads/v1').body == 'line 0\n' and repo.read('a', 'refs/tags/v1').body == 'line 1\n'
+    assert repo.read('a', first).body == 'line 0\n'
+    assert git(path, 'rev-parse', 'main').strip() == last
+    git(path, 'tag', 'same', last)
+    git(path, 'branch', 'same', last)
+    assert repo.read('a', 'same').body == 'line 2\n'  # one commit under two names is no question
+    for taken in (lambda: repo.branch('v1'), lambda: repo.tag('v1'), lambda: repo.tag(second[:7]), lambda: repo.branch(second[:9])):
+        with pytest.raises(FastbookError, match='is taken by'): taken()
+
+
+def test_links_in_a_repository_that_somebody_sent(tmp_path):
+    "Nothing outside is written, whatever lies in the Git folder or beside the prompts."
+    victim, folder = tmp_path/'victim', tmp_path/'prompts'
+    git(tmp_path, 'init', '-q', '-b', 'main', 'prompts')
+    for name in ('agentfastbook.tmp', 'agentfastbook..tmp'): (folder/'.git'/name).symlink_to(victim)
+    (folder/'linked.md').symlink_to(victim)
+    (folder/'sub').symlink_to(folder/'.git'/'hooks')
+    victim.write_text('mine', encoding='utf-8')
+    repo = PromptRepo(folder)
+    repo.write(Prompt('ask', 'Say it.\n'))
+    repo.commit('one', 'ask')
+    for name in ('linked', 'sub/post-commit'):
+        with pytest.raises(FastbookError, match="can't be the name"): repo.write(Prompt(name, 'Say it.\n'))
+    assert victim.read_text(encoding='utf-8') == 'mine'
+    assert [p.name for p in (folder/'.git').glob('agentfastbook.*')] and not list((folder/'.git').glob('agentfastbook.????????.tmp'))
+    assert oct((folder/'ask.md').stat().st_mode & 0o777) == oct(0o666 & ~repository_umask())
+    lock = folder/'.git'/'agentfastbook.lock'
+    lock.unlink()
+    lock.symlink_to(tmp_path/'made by the lock')
+    with pytest.raises(FastbookError, match='is a link or no file'): repo.write(Prompt('more', 'Say it.\n'))
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(FastbookError, match='is a link or no file'): repo.write(Prompt('more', 'Say it.\n'))
+    assert not (tmp_path/'made by the lock').exists() and not (folder/'more.md').exists()
+
+
+def test_a_pipe_in_the_git_folder_is_not_waited_for(tmp_path):
+    git(tmp_path, 'init', '-q', '-b', 'main', 'prompts')
+    repo = PromptRepo(tmp_path/'prompts')
+    os.mkfifo(tmp_path/'prompts'/'.git'/'MERGE_HEAD')
+    repo.write(Prompt('ask', 'Say it.\n'))
+    assert repo._merging() == []
+
+
+def repository_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -21,7 +21,7 @@ from agentfastbook.core import FastbookError, Span
 from agentfastbook.decompose import RuleDecomposer
 from agentfastbook.labels import Label, Note, annotate, apply_reviews, labels, notes, reviewed_spans, span_label, undo
 from agentfastbook.pipeline import curate
-from agentfastbook.review import Review, review, review_html, review_pair, review_trace, save_reviews
+from agentfastbook.review import Review, opened, review, review_html, review_pair, review_trace, save_reviews
 from agentfastbook.sampling import sample_random, sample_stratified
 from agentfastbook.sitting import Sitting
 from agentfastbook.store import Call, Item, Store
@@ -320,6 +320,37 @@ def test_a_trace_says_what_a_model_did(tmp_path):
         assert len(opened.sitting.view.parts) == 2
 
 
+JUNK = ['not json', '{}', '[]', '5', 'null', '"x"', '[[1]]', '[[5, 2]]', '[[0, 99999999]]', '[5]', '[{}]', '['*5000, '9'*5000, 'NaN',
+        b'\xff\xfe', 7, '\0\u202e', '[{"text": 5, "spans": 5, "query": []}]', '[{"id": "x", "start": -5, "end": 1e9, "score": "high"}]',
+        '{"component": 5, "chapter": 5, "question": 5, "gold_answer": 5}', '{"component": {"text": "a", "query": "b", "spans": []}, "chapter": "gone"}']
+
+
+@pytest.mark.parametrize('column', ['call.input', 'call.output', 'call.error', 'call.raw', 'call.usd', 'call.seconds', 'item.name', 'item.error',
+                                    'run.config', 'content.text'])
+def test_a_damaged_or_foreign_row_is_shown_as_it_is_stored(run, column):
+    "Whatever stands in a column: the run opens, every key works, or one line says why not."
+    table, name = column.split('.')
+    for junk in JUNK:
+        with sqlite3.connect(run/'traces.db') as db:
+            old = db.execute(f'select rowid, {name} from {table}').fetchall()
+            db.execute(f'update {table} set {name} = ?', (junk,))
+        for step in ('trace', 'decompose', 'retrieve', 'extract'):
+            try: sitting = review(run, step, annotator='Ada').sitting
+            except FastbookError: continue
+            for key in ('k', 'p', 'j', 'f', 'u', '1', 'x', 'm'): json.dumps(sitting.press(key), allow_nan=False).encode()
+            review_html(sitting, rows=2).encode()
+        with sqlite3.connect(run/'traces.db') as db: db.executemany(f'update {table} set {name} = ? where rowid = ?', [(v, i) for i, v in old])
+
+
+@pytest.mark.parametrize('step', ['trace', 'decompose', 'extract'])
+def test_one_damaged_row_says_so_and_the_others_are_shown(run, step):
+    with sqlite3.connect(run/'traces.db') as db:
+        db.execute("update call set input = 'gone' where id = (select min(id) from call where step = ?)", ('extract' if step == 'trace' else step,))
+    sitting = review(run, step, annotator='Ada').sitting
+    titles = [sitting._view(i).panels[0].title for i in range(len(sitting.rows))]
+    assert titles.count('this row is not as its step writes it') == 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.text('ab \n', max_size=30), st.text('ab \n', max_size=30))
 def test_what_two_texts_share_is_the_same_in_both(before, after):
@@ -337,6 +368,17 @@ def test_before_and_after(run, tmp_path):
     opened.sitting.press('2')
     assert labels(Store(tmp_path/'fine'/'traces.db'))['name'].tolist() == ['worse']
     for step in ('retrieve', 'extract'): assert len(pair_rows(Store(run/'traces.db'), Store(tmp_path/'fine'/'traces.db'), step, same=True)) == 21
+
+
+def test_lone_surrogates_are_texts_too(run, finished):
+    "JSON may hold them, UTF-8 and Arrow may not."
+    with sqlite3.connect(run/'traces.db') as db:
+        db.execute("""update call set output = replace(output, '"text": "', '"text": "\\ud800') where step = 'decompose'""")
+    for step in ('trace', 'decompose'): json.dumps(review(run, step, annotator='Ada').sitting.press('p')).encode()
+    opened = review_pair(run, finished, annotator='Ada')
+    assert '\ufffd' in opened.sitting.state()['panels'][0]['text'] and '\ud800' in opened.sitting.view.panels[0].text
+    opened.sitting.handle(opened.sitting.note, 'a \ud800 note')
+    review_html(opened.sitting).encode()
 
 
 # Samples and sizes
@@ -403,3 +445,17 @@ def test_the_command_says_what_is_wrong(tmp_path):
     done = afb_review('--run', tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: there is no store 'traces.db'")
     assert '--annotator' in afb_review('--help').stdout
+
+
+def test_a_damaged_file_is_one_line_for_the_command_and_the_page(run):
+    "Pages of the database written over: no traceback, and the page says why."
+    with sqlite3.connect(run/'traces.db') as db: db.execute('pragma wal_checkpoint(truncate)')
+    data = (run/'traces.db').read_bytes()
+    for at in (0, 100, 4096, len(data)//2):
+        (run/'traces.db').write_bytes(data[:at]+b'\xa5'*(len(data)-at))
+        for leftover in ('traces.db-wal', 'traces.db-shm'): (run/leftover).unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, '-c', 'from agentfastbook.review import afb_review; afb_review()', '--run', str(run), '--no_browser',
+                               '--port', '65000'], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=60)
+        assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, (at, done.stderr)
+        shown = opened(source=run, annotator='Ada')
+        assert shown.startswith('<p role="alert">error: ')

@@ -1,6 +1,7 @@
 "The review in a real browser: JupyterLab and Voila, with the keyboard alone, and nothing lost."
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,11 +24,12 @@ from agentfastbook.book import sample_path
 from agentfastbook.decompose import RuleDecomposer
 from agentfastbook.labels import labels, notes, reviewed_spans
 from agentfastbook.pipeline import curate
-from agentfastbook.review import _answer
-from agentfastbook.sitting import Sitting
+from agentfastbook.core import Span
+from agentfastbook.review import Review, _answer
+from agentfastbook.sitting import Sitting, _sendable
 from agentfastbook.store import Store
 from agentfastbook.steps import call_rows
-from agentfastbook.views import frame_rows
+from agentfastbook.views import Mark, Panel, Part, Rows, View, frame_rows
 
 CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium')
 STATIC = ROOT/'agentfastbook'/'static'
@@ -35,7 +37,15 @@ FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
          '--disable-component-update', '--disable-sync']
 HOSTILE = ['<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">', 'x'*1_000_000,
            'שלום עולם, this is mixed', '😀 emoji 👩‍👩‍👧 first', '\x1b[31mred\x1b[0m', '# **broken [Markdown](javascript:alert(1)',
-           '\u202eoverride', '', '</div></body>', 'line\r\nline\n'*50]
+           '\u202eoverride', '', '</div></body>', 'line\r\nline\n'*50, 'NUL \0 and \ud800 and \u2028',
+           '<iframe srcdoc="<script>parent.hacked = 1</script>"></iframe><iframe src="data:text/html,<script>parent.hacked = 1</script>">',
+           '<svg onload="window.hacked = 1"><image href="http://127.0.0.1:9/a.png"/><a href="javascript:hacked = 1"><text>x</text></a></svg>',
+           '<math><mtext></form><style><!--</style><img src=x onerror="window.hacked = 1">-->',
+           '<div style="background: url(http://127.0.0.1:9/b.png)">x</div><style>@import "http://127.0.0.1:9/c.css"</style>',
+           '![image](http://127.0.0.1:9/d.png) [link](data:text/html,<script>hacked=1</script>) <base href="http://127.0.0.1:9/">',
+           '<meta http-equiv="refresh" content="0;url=http://127.0.0.1:9/"><link rel="prefetch" href="http://127.0.0.1:9/e">',
+           '"><form action="http://127.0.0.1:9/"><object data="http://127.0.0.1:9/f"></object><embed src="http://127.0.0.1:9/g">',
+           "{{ 7*7 }}{% raw %}${hacked=1}<%= 1 %>`'\"--></textarea></title></script><script>window.hacked = 1</script>"]
 
 needs_browser = pytest.mark.skipif(not CHROMIUM or not find_spec('playwright'),
                                    reason='no chromium in PATH (apt-get install chromium) or no playwright')
@@ -139,16 +149,19 @@ def test_hostile_texts_are_shown_and_not_executed(browser, tmp_path):
     sitting = Sitting(rows, Store(tmp_path/'labels.db'), '<b>Ada</b>', ['<i>bad</i>'])
     states = [sitting.state(), *states_of(sitting)]
     with page_of(browser) as page:
+        asked = []
+        page.on('request', lambda r: asked.append(r.url))
         open_pane(page, json.loads(json.dumps(states)))
         for i, text in enumerate(HOSTILE):
             page.evaluate('i => show(i)', i)
-            expected = text[:20_000].replace('\x1b', '\ufffd').replace('\r', ' ')
+            expected = re.sub('[\x1b\0\ud800]', '\ufffd', text[:20_000]).replace('\r', ' ')
             assert page.locator('.afb-text').evaluate('e => e.textContent') == expected
             assert page.evaluate('document.querySelectorAll(".afb script, .afb img, .afb i, .afb-text *").length') == 0
             width = page.evaluate('[document.documentElement.scrollWidth, innerWidth]')
             assert width[0] <= width[1], f'the page is wider than the window with {text[:20]!r}'
         page.wait_for_timeout(200)
         assert page.evaluate('window.hacked') is None
+        assert [url for url in asked if not url.startswith('blob:')] == []
         assert 'first 20,000 of 1,000,000' in page.evaluate('show(1), document.querySelector(".afb-quiet").innerText')
 
 
@@ -287,6 +300,52 @@ def test_offsets_of_marked_text_count_characters(browser, tmp_path):
         assert page.locator('.afb-message').get_attribute('aria-live') == 'polite'
         unnamed = page.evaluate("[...document.querySelectorAll('.afb button, .afb textarea, .afb input')].filter(e => !e.innerText && !e.ariaLabel).length")
         assert unnamed == 0
+
+
+SHOWN = {'DIV', 'SPAN', 'STRONG', 'BUTTON', 'KBD', 'SECTION', 'MARK', 'OL', 'LI', 'Q', 'DL', 'DT', 'DD', 'TEXTAREA', 'INPUT', 'DETAILS', 'SUMMARY',
+         'TABLE', 'TR', 'TH', 'TD'}
+
+
+@needs_browser
+@pytest.mark.parametrize('text', [t for t in HOSTILE if 0 < len(t) < 1000])
+def test_hostile_words_in_every_place(browser, text, tmp_path):
+    "Titles, marks, parts, labels, notes, people, facts, messages and the filter are texts too."
+    texts, marks = [Panel(text, text, (Mark(Span(0, len(text)), 0, text),), 0)], (text, text)
+    view = View('x', text, tuple(texts), (Part(text, text, marks, Span(0, 1)),), ((text, text),), spans=True)
+    rows = Rows(pd.DataFrame(dict(id=['x'], name=[text], text=[text]), dtype=object), lambda i: view)
+    store = Store(tmp_path/'labels.db')
+    state = Sitting(rows, store, 'Ada', [_sendable(text)]).state()
+    state |= _sendable(dict(message=text, note=text, filter=text, others=[text], progress=text))
+    state['parts'][0] |= _sendable(dict(note=text, labels=[dict(name=text, suggested=True)]))
+    with page_of(browser) as page:
+        asked = []
+        page.on('request', lambda r: asked.append(r.url))
+        open_pane(page, [state])
+        page.locator('.afb').focus()
+        for key in '?n/': page.keyboard.press(key)
+        found = page.evaluate('[...document.querySelectorAll(".afb *")].map(e => [e.tagName, e.getAttributeNames().join(" "), e.getAttribute("style") || ""])')
+        assert {tag for tag, _, _ in found} <= SHOWN
+        assert not [names for _, names, _ in found if re.search(r'\b(on\w+|src|href|srcdoc|action)\b', names)]
+        assert not [style for _, _, style in found if 'url' in style]
+        assert page.evaluate('window.hacked') is None
+        assert [url for url in asked if not url.startswith('blob:')] == []
+
+
+@needs_browser
+def test_the_static_page_asks_nobody_and_executes_nothing(browser, tmp_path):
+    rows = frame_rows(pd.DataFrame(dict(reply=HOSTILE, name=[t[:200] for t in HOSTILE]), dtype=object), ['reply'], name='name')
+    sitting = Sitting(rows, Store(tmp_path/'labels.db'), 'Ada', ['bad'])
+    for text in HOSTILE[:1]+HOSTILE[11:]: sitting.handle(sitting.note, text), sitting.press('j')
+    Review(sitting).save(tmp_path/'review.html')
+    with page_of(browser) as page:
+        asked = []
+        page.on('request', lambda r: asked.append(r.url))
+        page.goto((tmp_path/'review.html').as_uri())
+        page.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+        page.wait_for_timeout(200)
+        assert asked == [(tmp_path/'review.html').as_uri()]
+        assert page.evaluate('window.hacked') is None
+        assert page.evaluate('document.querySelectorAll("script, img, iframe, svg, math, object, embed, form, link, base, a").length') == 0
 
 
 @needs_browser

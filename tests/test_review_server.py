@@ -157,7 +157,7 @@ def test_a_port_that_cannot_be_had_is_an_error(run):  # noqa: F811
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         assert error(port) == f'error: port {port}: Address already in use; give another with --port\n'
-    for port in (0, -1, 65536): assert error(port) == f'error: port {port} is not from 1 to 65535; give another with --port\n'
+    for port in (0, -1, 65536): assert error(port) == f'error: --port is {port}; give a number from 1 to 65,535\n'
 
 
 # A folder that somebody sent
