@@ -19,7 +19,7 @@ from .secrets import mask_secrets
 from .templates import Part,Prompt,fill,packaged_prompt
 from .reply import LMError,Reply,Request,make_request,redact
 from .store import Call,Store
-from .door import LM
+from .door import LM,_data_reply
 from .prompts import PromptRepo
 from .provenance import keep_parts
 
@@ -141,17 +141,25 @@ def ask(
     lm:LM,
     filled:FilledPrompt,
     step:str='', # what the call is for; empty: the prompt's name
+    **options, # `samples` and `unusable`, as for `LM.complete`
 )->Reply: # complete and in the form that was asked for; everything else is an `LMError`
     "Ask a model with a prompt."
     request,step = kept_request(filled),step or filled.kept.prompt.name
     reply = error = None
     try:
-        reply = lm.complete(request, step=step, prompt=filled.kept.source)
+        reply = lm.complete(request, step=step, prompt=filled.kept.source, **options)
         return reply
     except LMError as e: reply,error = e.reply,e; raise
     finally:
         if _LISTENING.get() is not None and (reply or error):
-            add_calls([_made(lm, request, step, filled.kept.source, reply, error)])
+            add_calls(_all_made(lm, request, step, filled.kept.source, reply, error))
+
+def _all_made(lm, request, step, prompt, reply, error):
+    "The call, and before it those with bad replies to the same request: they were paid, too."
+    samples = [request, *(request.retried(n) for n in range(1, (reply or error).again+1))]
+    bad = [lm.door._find(r.key(repr(lm))) for r in samples[:-1]]
+    res = [_made(lm, r, step, prompt, _data_reply(b['reply']), None) for r,b in zip(samples, bad) if b]
+    return [*res, _made(lm, samples[-1], step, prompt, reply, error)]
 
 def _made(lm, request, step, prompt, reply, error):
     "The call as the door has recorded it; without a record, as far as it is known."
@@ -172,7 +180,7 @@ def recording(
     lms:list[LM], # models of a run
     store:Store, # of the run
     run:int, # number in the store, for calls to models only
-    retry_failed:bool=False, # ask again for what has only bad replies there?
+    retry_failed:bool=False, # ask again for what has only bad replies, see `Door.keep_in`
 ):
     "Keep the models' replies in a store, unless they are kept elsewhere."
     doors = {id(lm.door): lm.door for lm in lms}.values()

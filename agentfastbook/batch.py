@@ -8,11 +8,14 @@ __all__ = ['batch_entry', 'complete_batch']
 # %% ../nbs/07_batch.ipynb #5b2b345f
 import time
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from tenacity import Retrying,retry_if_exception,stop_after_attempt,wait_random_exponential
 from .core import content_id
 from .store import Call,Item
-from .reply import LMError,Reply,Request,Usage,check_reply,cost
+from .limits import _log,_SILENT,clock
+from .reply import BAD_REPLIES,LMError,Reply,Request,Usage,check_reply,cost,make_request,sound_reply
+from .door import _UNPAID,_at_stake
 from .faults import ERROR_TYPES,named_errors
 from .lm import Claude,_claude_reply
 
@@ -55,13 +58,30 @@ class _Batch:
             with attempt, named_errors(): res = call(self.lm._sdk.messages.batches)
         return res
 
-    def sent(self):
+    @contextmanager
+    def staked(self, most, price):
+        "What the batch may cost is noted while it is sent; without an answer nobody knows whether it arrived."
+        door,asked = self.door,make_request(f'batch of {len(self.open)} requests')
+        stake = _at_stake(self.where, repr(self.lm), asked, most, price)
+        if door._claims and isinstance(lost := door._claims.take(self.name), str): door._book_lost(self.name, lost)
+        if door._claims: door._claims.note(self.name, stake)
+        try: yield
+        except BaseException as e:
+            if not (isinstance(e, LMError) and getattr(e, 'unpaid', e.outcome in _UNPAID)):
+                door.reserve(most.total, price or 0.)
+                if door._claims: door._book_stake(self.name, stake)
+            raise
+        finally:
+            if door._claims: door._claims.release(self.name)
+
+    def sent(self, most, price):
         "The id of the batch: of one that was sent before, or of a new one."
         item = self.door.store.find_item(self.name) if self.door.store else None
         if item and not item.calls[0].output['done']: return item.calls[0].output['id']
         entries = [batch_entry(self.lm, r) for r in self.open.values()]
-        res = self.retried(lambda b: b.create(requests=entries), ('rate_limited','overloaded')).id
-        self.note(res, False)
+        with self.staked(most, price):
+            res = self.retried(lambda b: b.create(requests=entries), ('rate_limited','overloaded')).id
+            self.note(res, False)
         return res
 
     def note(self, id, done):
@@ -71,8 +91,12 @@ class _Batch:
 
     def wait(self, id, poll, deadline):
         end,passing = time.monotonic()+deadline,('rate_limited','overloaded','unavailable','connection','timeout')
+        said = poll < _SILENT
         while self.retried(lambda b: b.retrieve(id), passing).processing_status != 'ended':
             if time.monotonic() >= end: raise LMError('deadline', f'batch {id} goes on; run again to wait for it')
+            if not said:
+                _log.warning(f'waiting for batch {id}, a look every {poll:g} s, until {clock(deadline)} at most')
+            said = True
             time.sleep(min(poll, max(0., end-time.monotonic())))
         return self.retried(lambda b: list(b.results(id)), passing)
 
@@ -84,21 +108,33 @@ class _Batch:
             inner = getattr(getattr(result.result, 'error', None), 'error', None)
             outcome = ERROR_TYPES.get(getattr(inner, 'type', ''), 'bad_request') if inner else 'unavailable'
             return {key: self.finish(key, error=LMError(outcome, getattr(inner, 'message', kind)))}
-        reply = _claude_reply(result.result.message, self.open[key])
-        reply = replace(reply, usd=cost(reply.usage, self.lm.price, _SHARE))
+        try:
+            with named_errors(): reply = sound_reply(_claude_reply(result.result.message, self.open[key]))
+        except LMError as e:
+            most = self.lm.most_usage(self.open[key])
+            self.door.reserve(most.total, cost(most, self.lm.price, _SHARE) or 0.)
+            return {key: self.finish(key, error=e)}
+        reply = replace(reply, again=self.open[key].again, usd=cost(reply.usage, self.lm.price, _SHARE))
         self.door._add(self.where, usage=reply.usage, usd=reply.usd)
         try: check_reply(reply, self.open[key])
         except LMError as e: return {key: self.finish(key, error=e)}
         return {key: self.finish(key, reply)}
 
+    def admitted(self, tokens, price, deadline):
+        "Wait until the batch may be sent."
+        end = time.monotonic()+deadline
+        while wait := self.door.admit(self.name, tokens, price):
+            if wait > end-time.monotonic(): raise LMError('paused', f'go on at {clock(wait)}', retry_after=wait)
+            time.sleep(wait)
+
     def run(self, poll, deadline):
         "Outcomes by key; every request that was open has one."
-        res,most = {},[self.lm.most_usage(r) for r in self.open.values()]
-        price = cost(sum(most, Usage()), self.lm.price, _SHARE)
+        res,most = {},sum(map(self.lm.most_usage, self.open.values()), Usage())
+        price = cost(most, self.lm.price, _SHARE)
         try:
-            while wait := self.door.admit(self.name, sum(u.total for u in most), price): time.sleep(wait)
+            self.admitted(most.total, price, deadline)
             try:
-                id = self.sent()
+                id = self.sent(most, price)
                 for result in self.wait(id, poll, deadline): res.update(self.read(result))
                 self.note(id, True)
             finally: self.door.settle(self.name, Usage(), 0., where=self.where)
@@ -119,15 +155,33 @@ def complete_batch(
     prompt:str='', # commit or id of the prompt, for the sums
     poll:float=30., # seconds between two looks
     deadline:float=90_000., # seconds to wait at most; Anthropic gives up after a day
+    samples:int|None=None, # most replies to a request, if they are bad; None: as the door says
 )->list[Reply|LMError]: # in the order of the requests; an error where there is no complete reply
     "Ask many things at half the price."
-    keys,found = [r.key(repr(lm)) for r in requests],{}
-    todo = dict(zip(keys, requests))
+    name,found = repr(lm),{}
+    todo = {r.key(name): r for r in requests}
+    while todo: # by the keys of the first samples; bad replies are asked for again, in a batch of their own
+        got = _round(lm, {r.key(name): r for r in todo.values()}, (step, prompt, lm.model), poll, deadline)
+        found.update({key: got[r.key(name)] for key,r in todo.items()})
+        todo = {key: r.retried(r.again+1) for key,r in todo.items() if _once_more(lm.door, key, r, found[key], samples)}
+    return [found[r.key(name)] for r in requests]
+
+def _once_more(door, key, request, outcome, samples):
+    "Is this a bad reply, after which there may be another one?"
+    if not isinstance(outcome, LMError) or outcome.outcome not in BAD_REPLIES: return False
+    door._asked[key] += not (outcome.reply and outcome.reply.recorded)
+    return (door._asked[key] if door.retry_failed else request.again+1) < (samples or door.samples)
+
+def _round(lm, requests, where, poll, deadline):
+    "Outcomes by key; what another process asks for is waited for."
+    found,todo,end = {},requests,time.monotonic()+deadline
     while todo:
-        found.update(_ask(lm, todo, keys, (step, prompt, lm.model), poll, deadline))
-        todo = {k: r for k,r in todo.items() if isinstance(found[k], float)} # another process asks for these
+        found.update(_ask(lm, todo, list(requests), where, poll, deadline))
+        todo = {k: r for k,r in todo.items() if isinstance(found[k], float)}
+        if todo and time.monotonic() > end:
+            return {**found, **dict.fromkeys(todo, LMError('deadline', 'another process asks for the same; run again'))}
         if todo: time.sleep(max(found[k] for k in todo))
-    return [found[k] for k in keys]
+    return found
 
 def _ask(lm, requests, keys, where, poll, deadline):
     "Outcomes by key; seconds to wait for those that another process is asking for."
@@ -139,6 +193,6 @@ def _ask(lm, requests, keys, where, poll, deadline):
     mine = {k: r for k,r in requests.items() if found[k] is None}
     if mine: found.update(_Batch(lm, mine, keys, where).run(poll, deadline))
     for key,future in going.items():
-        try: found[key] = future.result()
+        try: found[key] = lm.door.taken(future, where)
         except LMError as e: found[key] = e
     return found

@@ -97,7 +97,8 @@ class Claims:
         stake:str, # what may be lost if this process dies now; it replaces an earlier note
     )->None:
         "Note what is at stake."
-        self._write(lambda db: db.execute('update claimed set stake=? where key=? and owner=?', (stake, key, self.owner)))
+        sql,args = 'update claimed set stake=? where key=? and owner=?',(stake, key, self.owner)
+        self._write(lambda db: db.execute(sql, args))
 
     def abandoned(self)->list[str]: # keys
         "What is still claimed by owners that are gone."

@@ -125,7 +125,8 @@ class Door(Limits):
     def __repr__(self):
         count,lost = self._counts(),self.possibly_paid
         calls = f"{count['calls']} calls, {count['recorded']} from the record, {count['failed']} failed"
-        earlier = f"; perhaps {lost['tokens']:,} tokens, ${lost['usd']:.4f} more for {lost['calls']} calls on their way at a stop"
+        perhaps = f"; perhaps {lost['tokens']:,} tokens, ${lost['usd']:.4f} more"
+        earlier = f"{perhaps} for {lost['calls']} calls on their way at a stop"
         return f'{calls}, {self.tokens:,} tokens, {self._price()}' + (earlier if lost['calls'] else '')
 
 # %% ../nbs/05_door.ipynb #f1935995
@@ -221,7 +222,7 @@ def finish(self:Door,
     reply:Reply|None=None, # what came back
     error:BaseException|None=None, # or why nothing did
     lost:tuple[Usage,float]=(Usage(),0.), # tokens and US dollars of attempts that were paid in vain
-    stake:str='', # what attempts without a reply may have cost, to be written down, too
+    stake:str='', # what a call that was stopped in the middle may have cost, to be written down
 )->Reply: # the reply; or the error is raised
     "Keep the outcome, tell those who wait for it, and return or raise it."
     try:
@@ -236,6 +237,20 @@ def finish(self:Door,
     if error: going.set_exception(error); raise error
     going.set_result(replace(reply, recorded=True))
     return reply
+
+@patch
+def taken(self:Door,
+    future:Future, # from `claim`
+    where:tuple[str,str,str], # step, prompt and model
+)->Reply: # or the error is raised
+    "The reply that another thread brings; it counts as recorded: it is paid once."
+    self.wait_for(lambda s: wait([future], s).done, 'another thread that asks the same')
+    error = future.exception()
+    paid = not error or bool(getattr(error, 'reply', None))
+    self._add(where, calls=1, recorded=int(paid), failed=int(not paid))
+    self._tick()
+    if error: raise error
+    return future.result()
 
 @patch
 def _keep(self:Door, key, where, engine, request, reply, error, lost):
@@ -318,15 +333,6 @@ class _Call:
             self.said = True
         return found
 
-    def taken(self, future):
-        "The reply that another thread has brought."
-        error = future.exception()
-        paid = not error or bool(getattr(error, 'reply', None))
-        self.door._add(self.where, calls=1, recorded=int(paid), failed=int(not paid))
-        self.door._tick()
-        if error: raise error
-        return future.result()
-
     def usable(self, reply):
         "The reply, if who asked can use it."
         words = self.unusable(reply) if self.unusable else ''
@@ -404,7 +410,8 @@ class _Call:
             error.args = (f'{error}; gave up after {self.attempts} attempts in {spent:.1f} s',)
         if isinstance(error, LMError) and error.retry and self.start and self.door.paused > self.left:
             error.args = (f'{error}; the server asks to wait: go on at {clock(self.door.paused)}',)
-        reply,stake = None if error else self.reply,self.stake(self.unknown) if self.unknown.total else ''
+        stopped = error and not isinstance(error, LMError) and self.unknown.total # in the middle of an attempt
+        reply,stake = None if error else self.reply,self.stake(self.unknown) if stopped else ''
         return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost, stake)
 
 class _Asking:
@@ -413,7 +420,8 @@ class _Asking:
         request = messages if isinstance(messages, Request) else make_request(messages, **options)
         self.lm,self.most,self.bad = lm,samples or lm.door.samples,None
         first = request.key(repr(lm))
-        self.new = lambda n: _Call(lm, request.retried(n) if n > request.again else request, step, prompt, unusable, first)
+        def sample(n): return request.retried(n) if n > request.again else request
+        self.new = lambda n: _Call(lm, sample(n), step, prompt, unusable, first)
         self.call = self.new(request.again)
 
     def next(self, error):
@@ -477,8 +485,7 @@ class LM:
     def _complete(self, call, on_text):
         while isinstance(found := call.claim(), float): time.sleep(found)
         if isinstance(found, Future):
-            self.door.wait_for(lambda s: wait([found], s).done, 'another thread that asks the same')
-            return call.taken(found)
+            return self.door.taken(found, call.where)
         if found is not None: return found
         try:
             for attempt in Retrying(**call.rules()):
@@ -510,7 +517,7 @@ class LM:
             while not (await asyncio.wait([waiting], timeout=1))[0]:
                 self.door.check_moving(since, 'another task that asks the same')
             waiting.exception() # seen here, raised below
-            return call.taken(found)
+            return self.door.taken(found, call.where)
         if found is not None: return found
         try:
             async for attempt in AsyncRetrying(**call.rules(sleep=asyncio.sleep)):

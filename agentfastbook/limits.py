@@ -102,7 +102,8 @@ class Limits:
         with self._lock:
             longer = seconds-self.paused
             self._paused_until = max(self._paused_until, monotonic()+seconds)
-        if longer >= _SILENT: _log.warning(f'the server asks to wait {seconds:.0f} s; no call goes out before {clock(seconds)}')
+        if longer < _SILENT: return
+        _log.warning(f'the server asks to wait {seconds:.0f} s; no call goes out before {clock(seconds)}')
 
     @property
     def paused(self)->float: # seconds, 0 if not

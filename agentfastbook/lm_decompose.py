@@ -100,7 +100,8 @@ def snap(
 
 # %% ../nbs/14_lm_decompose.ipynb #cbe319d1
 _IN_THE_TEXT = ('too_long','cut','unstructured','refused','empty','too_large') # smaller requests may avoid these
-_HOPELESS = ('no_key','unauthorized','unknown_model','not_installed','not_a_model','crashed','connection','over_budget')
+_HOPELESS = ('paused','no_key','unauthorized','unknown_model','not_installed','not_a_model','crashed','connection',
+             'over_budget')
 _FORMS = ('point','write')
 _ENDINGS = {'standard': '', 'fine': '-fine'} # of the names of prompts
 
@@ -147,7 +148,7 @@ class LMDecomposer:
         groups = self._groups(questions, together)
         if batch and groups: # the replies are recorded, and read from there below
             requests = [kept_request(self._filled(group)) for group in groups]
-            complete_batch(self.lm, requests, self.kept[0].prompt.name, self.kept[0].source, batch)
+            complete_batch(self.lm, requests, self.kept[0].prompt.name, self.kept[0].source, batch, samples=1)
         with ThreadPoolExecutor(min(self.lm.door.concurrency, len(groups) or 1)) as pool:
             for found in pool.map(self._ask, groups): self._ready.update(found)
         failed = [e for group in groups for e,_ in map(self._ready.get, group) if isinstance(e, LMError)]
@@ -180,20 +181,23 @@ class LMDecomposer:
         if len(answers) == 1 and self._certain(answers[0]):
             return {answers[0]: (decompose_spans(answers[0], 'whole'), [])}
         with calls_made() as calls:
-            try: found = self._read(ask(self.lm, self._filled(answers)), answers)
+            check = dict(unusable=lambda reply: self._unusable(reply, answers))
+            alone = check if len(answers) == 1 else dict(samples=1)
+            try: found = self._read(ask(self.lm, self._filled(answers), **alone), answers)
             except LMError as e:
                 if len(answers) == 1: return {answers[0]: (e, calls)}
                 if e.outcome not in _IN_THE_TEXT: return dict.fromkeys(answers, (e, calls))
                 found = [None]*len(answers)
         res = {a: (spans, calls) for a,spans in zip(answers, found) if spans is not None}
         missing = [a for a in answers if a not in res]
-        if missing and len(answers) == 1:
-            lost = LMError('unstructured', f'no fact of the reply is in the answer {answers[0][:60]!r}')
-            return {answers[0]: (lost, calls)}
         size = (len(answers)+1)//2 if len(missing) == len(answers) else 1
         for i in range(0, len(missing), size):
             res.update({a: (spans, calls+more) for a,(spans,more) in self._ask(missing[i:i+size]).items()})
         return res
+
+    def _unusable(self, reply, answers):
+        "Why nothing can be made of a reply about one answer; for several it is halved instead of asked again."
+        return '' if self._read(reply, answers)[0] else f'no fact of the reply is in the answer {answers[0][:60]!r}'
 
     def _read(self, reply, answers):
         if self.form == 'write':

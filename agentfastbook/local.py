@@ -8,6 +8,7 @@ __all__ = ['try_model', 'choice_grammar', 'Local', 'open_lm']
 # %% ../nbs/07_local.ipynb #0b1bfebb
 import asyncio,json,math,signal,subprocess,sys
 from functools import cached_property,partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from time import monotonic
@@ -24,16 +25,21 @@ model.create_completion('a', max_tokens=1)
 """
 _BUILD = 'CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
 
+def _model_file(path):
+    "The path of a file that begins as a model does."
+    path = Path(path)
+    if not path.is_file(): raise LMError('not_a_model', f"there is no file '{path.name}'")
+    with open(path, 'rb') as f: magic = f.read(4)
+    if magic != b'GGUF': raise LMError('not_a_model', f"'{path.name}' does not begin with GGUF but with {magic!r}")
+    return path
+
 def try_model(
     path:str|Path, # a GGUF file
     timeout:float=300., # seconds
     command:str=_TEST, # Python code that loads `sys.argv[1]` and writes a token
 )->None:
     "Load a model and write one token in another process; an `LMError` says what is wrong."
-    path = Path(path)
-    if not path.is_file(): raise LMError('not_a_model', f"there is no file '{path.name}'")
-    with open(path, 'rb') as f: magic = f.read(4)
-    if magic != b'GGUF': raise LMError('not_a_model', f"'{path.name}' does not begin with GGUF but with {magic!r}")
+    path = _model_file(path)
     run = [sys.executable, '-P', '-c', command, str(path)] # -P: nothing is imported from the current folder
     try: done = subprocess.run(run, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired: raise LMError('timeout', f"'{path.name}': no token in {timeout:g} s") from None
@@ -66,6 +72,11 @@ class Local(LM):
 
     def __repr__(self): return f'Local({self.path.name!r}, context={self.context}, seed={self.seed})'
 
+    def check_ready(self)->None: # an `LMError` if one is missing; nothing is loaded
+        "Are the file and llama-cpp-python there?"
+        _model_file(self.path)
+        if find_spec('llama_cpp') is None: raise LMError('not_installed', f'llama-cpp-python: {_BUILD}')
+
     @property
     def price(self): return Price(self.model, 0., 0., 0., 0., '2026-11-21', 'this machine')
 
@@ -96,7 +107,11 @@ class Local(LM):
         **kwargs, # as for `LM.complete`
     )->Reply: # as from `LM.complete`
         "`LM.complete`, one call after the other: the time of a call begins when the call before it has ended."
-        with self._lock: return super().complete(*args, **kwargs)
+        self.door.wait_for(lambda s: self._lock.acquire(timeout=s), f'the call before to {self.model}')
+        try: return super().complete(*args, **kwargs)
+        finally:
+            self.door._moved = monotonic()
+            self._lock.release()
 
     async def acomplete(self,
         *args, # as for `LM.complete`
@@ -117,7 +132,8 @@ class Local(LM):
 
     def _write(self, llama, request, on_text):
         make = partial(llama.create_chat_completion, self._messages(request), max_tokens=request.max_tokens,
-                       seed=self.seed, temperature=request.temperature or 0., grammar=self._grammar(request))
+                       seed=self.seed+request.sample+1000*request.again, grammar=self._grammar(request),
+                       temperature=request.temperature or 0.)
         if on_text: text,usage,stop_reason = _streamed(make(stream=True), llama, on_text)
         else:
             done = make()

@@ -90,8 +90,8 @@ class Usage:
     def __post_init__(self):
         for name,n in asdict(self).items():
             if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-                raise FastbookError(f"{name} is a {type(n).__name__}{' below 0'*(type(n) is int)}; it must be a whole number, "
-                                    "0 or more")
+                what = f"{type(n).__name__}{' below 0'*(type(n) is int)}"
+                raise FastbookError(f"{name} is a {what}; it must be a whole number, 0 or more")
 
     @property
     def total(self): return sum(asdict(self).values())
@@ -265,7 +265,8 @@ def sound_reply(
         value = getattr(reply, name)
         if not isinstance(value, kind) and not (name == 'stop_reason' and value is None):
             raise LMError('not_a_reply', f"its {name} is a {type(value).__name__}, not a {kind.__name__}")
-    if reply.usage.total > _MOST_TOKENS: raise LMError('not_a_reply', f'it says that it took more than {_MOST_TOKENS:,} tokens')
+    if reply.usage.total > _MOST_TOKENS:
+        raise LMError('not_a_reply', f'it says that it took more than {_MOST_TOKENS:,} tokens')
     try: data = _sound_data(reply.data)
     except FastbookError: data = None
     try: cited = tuple(_sound_data(reply.citations))
@@ -302,5 +303,7 @@ def check_reply(
         outcome = 'unstructured'
     if outcome is None and request.choices and not request.scores and reply.data not in request.choices:
         outcome = 'unstructured'
+    scored = isinstance(reply.data, dict) and {*reply.data} == {*request.choices}
+    if outcome is None and request.scores and not scored: outcome = 'unstructured'
     if outcome: raise LMError(outcome, f'stop reason {reply.stop_reason!r}, text {reply.text[:80]!r}', reply)
     return reply

@@ -100,6 +100,8 @@ class Handler(BaseHTTPRequestHandler):
         if word == 'sleep': time.sleep(float(options[0])); return False
         if word == 'drip': self.stream(body, self.server.owner.answer(body), chat, pause=float(options[0])); return True
         if word == 'reset': self.reset()
+        elif word == 'json': self.send(200, fault[5:])
+        elif word == 'drip-body': self.drip(json.dumps((completion if chat else message)(body, Answer('a'*500))), *options)
         elif word == 'html': self.send(200, '<html><body>Please log in</body></html>', 'text/html')
         elif word == 'broken-json': self.send(200, '{"id": "msg_1", "content": [{"ty')
         elif word == 'too-long': self.send(400, error(400, TOO_LONG, chat))
@@ -109,6 +111,15 @@ class Handler(BaseHTTPRequestHandler):
         elif word in ('cut-stream', 'error-in-stream'): self.stream(body, self.server.owner.answer(body), chat, word)
         else: self.send(int(word), error(int(word), f'fault {word}', chat), **headers)
         return True
+
+    def drip(self, text, pause):
+        self.send_response(200)
+        self.send_header('content-type', 'application/json')
+        self.send_header('content-length', str(len(text)))
+        self.end_headers()
+        for letter in text:
+            self.wfile.write(letter.encode())
+            time.sleep(float(pause))
 
     def stream(self, body, answer, chat, fault='', pause=0.):
         self.send_response(200)

@@ -45,13 +45,40 @@ def test_newer_models_get_their_settings(server):
 def test_each_entry_has_its_own_outcome(server):
     stops = {'Question 0': 'errored', 'Question 1': 'expired', 'Question 2': 'max_tokens', 'Question 3': 'refusal'}
     server.answer = lambda body: Answer(stop=stops.get(body['messages'][0]['content'], ''))
-    lm = claude(server)
+    lm = claude(server, samples=1)
     found = complete_batch(lm, REQUESTS, poll=.01)
     assert [getattr(r, 'outcome', 'complete') for r in found] == \
         ['bad_request', 'unavailable', 'cut', 'refused', 'complete', 'complete']
     again = complete_batch(lm, REQUESTS, poll=.01)
     assert [len(b['requests']) for b in sent(server)] == [6, 2], 'only what was not paid is asked again'
     assert [getattr(r, 'outcome', 'complete') for r in again][2:] == ['cut', 'refused', 'complete', 'complete']
+
+
+def test_bad_replies_are_asked_for_again_in_a_batch_of_their_own(server, tmp_path):
+    bad = {('Question 2', 0.): 'max_tokens', ('Question 3', 0.): 'refusal'}  # only at temperature 0
+    server.answer = lambda body: Answer(stop=bad.get((body['messages'][0]['content'], body['temperature']), ''))
+    with Store(tmp_path/'calls.db') as store:
+        lm = claude(server, store=store)
+        found = complete_batch(lm, REQUESTS, poll=.01)
+        assert [r.again for r in found] == [0, 0, 1, 1, 0, 0]
+        assert [len(b['requests']) for b in sent(server)] == [6, 2]
+        assert complete_batch(lm, REQUESTS, poll=.01)[3].recorded and len(sent(server)) == 2
+        bad.update({('Question 5', t): 'refusal' for t in (0., .5)})
+        never = [make_request('Question 5', system='Be brief.')]
+        for _ in range(2):
+            assert complete_batch(lm, never, poll=.01)[0].outcome == 'refused' and len(sent(server)) == 5
+        lm.door.keep_in(store, retry_failed=True)
+        bad.clear()
+        assert complete_batch(lm, never, poll=.01)[0].again == 3 and len(sent(server)) == 6
+
+
+@pytest.mark.parametrize('entry', [dict(usage=(-5, 5)), dict(usage=(10**20, 5)), dict(text=5)])
+def test_an_entry_that_is_no_reply_is_an_error_of_its_own(entry, server):
+    server.answer = lambda body: Answer(**(entry if body['messages'][0]['content'] == 'Question 1' else {}))
+    lm = claude(server)
+    found = complete_batch(lm, REQUESTS, poll=.01)
+    assert [getattr(r, 'outcome', 'complete') for r in found] == ['complete', 'not_a_reply']+['complete']*4
+    assert lm.door.usd == pytest.approx(5*35e-6/2)
 
 
 def test_a_stopped_program_waits_for_the_same_batch(server, tmp_path):

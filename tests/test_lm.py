@@ -275,7 +275,7 @@ BAD_CHAT = {'cut': Answer('<component>Yeast ea', stop='length'), 'refused': Answ
 @pytest.mark.parametrize('name', BAD)
 def test_replies_that_are_not_complete_are_no_text_and_are_paid_once(name, kind, how, server):
     server.answer = lambda body: (BAD if kind == 'claude' else BAD_CHAT)[name]
-    lm = make(kind, server)
+    lm = make(kind, server, samples=1)
     assert [outcome(lm, 'Hello', how=how) for _ in range(3)] == [name]*3
     assert len(server.received) == 1 and lm.door.tokens == 15
 
