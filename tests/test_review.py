@@ -330,11 +330,12 @@ JUNK = ['not json', '{}', '[]', '5', 'null', '"x"', '[[1]]', '[[5, 2]]', '[[0, 9
 def test_a_damaged_or_foreign_row_is_shown_as_it_is_stored(run, column):
     "Whatever stands in a column: the run opens, every key works, or one line says why not."
     table, name = column.split('.')
+    with sqlite3.connect(run/'traces.db') as db: db.execute('delete from run_item where item not in (select item from run_item limit 2)')
     for junk in JUNK:
         with sqlite3.connect(run/'traces.db') as db:
             old = db.execute(f'select rowid, {name} from {table}').fetchall()
             db.execute(f'update {table} set {name} = ?', (junk,))
-        for step in ('trace', 'decompose', 'retrieve', 'extract'):
+        for step in ('trace', 'decompose', 'retrieve', 'extract') if table == 'call' else ('trace', 'extract'):
             try: sitting = review(run, step, annotator='Ada').sitting
             except FastbookError: continue
             for key in ('k', 'p', 'j', 'f', 'u', '1', 'x', 'm'): json.dumps(sitting.press(key), allow_nan=False).encode()
