@@ -30,10 +30,12 @@ def free_port():
 
 
 @contextmanager
-def serving(folder, *options, cwd=None):
+def serving(folder, *options, cwd=None, browser=None):  # noqa: F811 (a command, not the fixture)
     "A real `afb_review`; gives the address that it prints, and the process."
-    command = [SCRIPTS/'afb_review', '--run', folder, '--no_browser', '--port', str(free_port()), '--annotator', 'Ada', *options]
-    process = subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    quiet = [] if browser else ['--no_browser']
+    command = [SCRIPTS/'afb_review', '--run', folder, *quiet, '--port', str(free_port()), '--annotator', 'Ada', *options]
+    environment = ENVIRONMENT | (dict(BROWSER=browser) if browser else {})
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said = process.stdout.readline()
         assert said.startswith('review '), process.communicate()
@@ -147,6 +149,22 @@ def test_the_page_works_and_asks_nobody_else(browser, run, tmp_path):  # noqa: F
             time.sleep(.1)
         else: raise AssertionError('the kernel lives on without its page')
     assert rows_of(folder/'traces.db', "select annotator, value from label join act on act.id = act where name = 'verdict'") == [('Ada', 'false')]
+
+
+@needs('voila')
+def test_the_browser_is_sent_to_the_address_without_showing_it_to_others(run, tmp_path):  # noqa: F811
+    "The command line of a browser can be read by everybody on the computer: it names a private file."
+    script, seen = tmp_path/'browser', tmp_path/'seen'
+    script.write_text(f'#!/bin/sh\necho "$1" > {seen}\ncp "${{1#file://}}" {seen}.html\nstat -c %a "$(dirname "${{1#file://}}")" > {seen}.mode\n')
+    script.chmod(0o755)
+    with serving(run, browser=f'{script} %s') as (url, _):
+        for _ in range(100):
+            if (tmp_path/'seen.mode').exists() and (tmp_path/'seen.mode').read_text(): break
+            time.sleep(.1)
+        assert seen.read_text().startswith('file:///') and url.split('/')[3] not in seen.read_text()
+        assert f'url={url}"' in (tmp_path/'seen.html').read_text()
+        assert (tmp_path/'seen.mode').read_text() == '700\n'
+    assert not Path(seen.read_text().strip()[7:]).exists()
 
 
 def test_a_port_that_cannot_be_had_is_an_error(run):  # noqa: F811
