@@ -32,9 +32,20 @@ def _changes(a, b):
     from pygit2 import Patch # where it is used: the package is imported fast
     numbers = {}
     def lines(words): return ''.join(f'{numbers.setdefault(w, len(numbers))}\n' for w in words).encode()
-    for hunk in Patch.create_from(lines(a), lines(b), context_lines=0).hunks:
-        i,k = hunk.old_start-(hunk.old_lines > 0),hunk.new_start-(hunk.new_lines > 0)
-        yield i,i+hunk.old_lines,k,k+hunk.new_lines
+    found = [(h.old_start-(h.old_lines > 0), h.old_lines, h.new_start-(h.new_lines > 0), h.new_lines)
+             for h in Patch.create_from(lines(a), lines(b), context_lines=0).hunks]
+    before = 0
+    for (i,n,k,m),after in zip(found, [f[0] for f in found[1:]]+[len(a)]):
+        back = _room(a[before:i+n], n) if not m else _room(b[k-(i-before):k+m], m) if not n else 0
+        if i-before >= after-i-n+back: back = 0
+        yield i-back,i-back+n,k-back,k-back+m
+        before = i-back+n
+
+def _room(words, n):
+    "How far the last `n` words may move to the front, so that the text stays the same."
+    back = 0
+    while back < len(words)-n and words[-1-back] == words[-1-back-n]: back += 1
+    return back
 
 # %% ../nbs/03_differences.ipynb #9fafe3f1
 _MARKS = {'old':'<del style="background:#e5484d44">{}</del>', 'new':'<ins style="background:#30a46c44">{}</ins>'}

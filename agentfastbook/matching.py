@@ -30,7 +30,7 @@ def _pieces(component): return [component] if isinstance(component, str) else li
 _CELLS = 20_000_000 # words of an answer times words of a piece that is not verbatim: more take too long to compare
 
 def _reach(gain, js):
-    "For places `js` the best gain, and the place before: 30 for a word, less 11, 12 ... 40 for a gap; the first of equals."
+    "For places `js` the best gain and the place before: 30 for a word, less 11, 12 ... 40 for a gap."
     ks,base = np.flatnonzero(gain),len(gain)+1
     def best(values, k): return values*base+base-1-k # one number: the gain, then the first place
     found = np.maximum(base-1, best(gain[js], js))
