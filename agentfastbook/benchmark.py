@@ -10,7 +10,7 @@ __all__ = ['unquote', 'Context', 'Component', 'Question', 'find_components', 're
 import json,re
 from bisect import bisect_left,bisect_right,insort
 from dataclasses import dataclass,field,replace
-from functools import lru_cache
+from functools import cached_property,lru_cache
 from pathlib import Path
 
 from .book import Book
@@ -126,10 +126,16 @@ class _Places:
         while span and taken.count(span): span = self.after(taken.next_end(span))
         self.at = span.start if span else len(self.answer)
         if span: return span
-        places = [self.after(0)]
-        while places[-1] and len(places) < _LOOKED_AT: places.append(self.after(places[-1].start+1))
-        if not places[0]: return locate(self.piece, self.answer)
-        return min(filter(None, places), key=taken.count)
+        return min(self.first, key=taken.count) if self.first else self.elided
+
+    @cached_property
+    def first(self):
+        res = [self.after(0)]
+        while res[-1] and len(res) < _LOOKED_AT: res.append(self.after(res[-1].start+1))
+        return [s for s in res if s]
+
+    @cached_property
+    def elided(self): return locate(self.piece, self.answer)
 
 # %% ../nbs/02_benchmark.ipynb #1c0acfce
 _LONGEST = 1_000_000 # characters of a string

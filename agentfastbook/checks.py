@@ -29,14 +29,14 @@ def check_verbatim(
     case:Case, # decompose, retrieve or extract
 )->Verdict: # fails at the first piece that is not there
     "Is every piece, as it is, where it says in the source?"
-    for i,spans in enumerate(case.spans):
-        if not spans: return Verdict(False, f'{_where(case, i)} has no place in the source: {case.pieces[i]!r:.80}')
+    for i,(spans,piece) in enumerate(zip(case.spans, case.pieces)):
+        if not spans: return Verdict(False, f'{_where(case, i)} has no place in the source: {piece!r:.80}')
         if (outside := [s for s in spans if s.end > len(case.text)]):
             end = f'a source of {len(case.text):,} characters'
             return Verdict(False, f'{_where(case, i)} ends at {outside[0].end:,}, outside {end}')
         there = ' '.join(s.of(case.text) for s in spans)
-        if there != case.pieces[i]:
-            return Verdict(False, f'{_where(case, i)} is {case.pieces[i]!r:.60}, but there it says {there!r:.60}',
+        if there != piece:
+            return Verdict(False, f'{_where(case, i)} is {piece!r:.60}, but there it says {there!r:.60}',
                            evidence=spans[0])
     return Verdict(True, 'every piece is where it says')
 
@@ -74,9 +74,10 @@ def _inside(words, spans):
 
 def _between(words, span, overlapping=False):
     "Numbers of the words, in order, that lie in a span, or that overlap it."
-    if overlapping: borders = bisect_right(words, span.start, key=lambda w: w.end),bisect_left(words, span.end, key=lambda w: w.start)
-    else: borders = bisect_left(words, span.start, key=lambda w: w.start),bisect_right(words, span.end, key=lambda w: w.end)
-    return range(*borders)
+    def start(w): return w.start
+    def end(w): return w.end
+    if overlapping: return range(bisect_right(words, span.start, key=end), bisect_left(words, span.end, key=start))
+    return range(bisect_left(words, span.start, key=start), bisect_right(words, span.end, key=end))
 
 def check_coverage(
     case:Case, # a whole decomposition

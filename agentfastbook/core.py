@@ -212,7 +212,7 @@ def locate_all(
 
 # %% ../nbs/00_core.ipynb #6fad0d49
 _GAP = 300 # characters that an ellipsis inside a quote may stand for
-_TRIES = 100_000 # steps from part to part of an elided quote; one that fits nowhere after so many is rejected
+_TRIES = 50_000 # steps from part to part of an elided quote; one that fits nowhere after so many is rejected
 
 def _next(q, index, first, at, stop=None):
     "First word and span of the next place of `q`: from word `first`, not before character `at`; None: there is none."

@@ -83,7 +83,7 @@ def _runs(spans):
     return res
 
 def _pair_defects(components):
-    "For each component the numbers, from 1, of those before it that it shares text with, and what is wrong."
+    "For each component how many before it share text with it, and of the first of these the number and what is wrong."
     runs,codes = [_runs(c.spans) for c in components],{}
     text = np.array([codes.setdefault(c.text, len(codes)) for c in components], int)
     start,end,owner = np.array([(*r, i) for i,own in enumerate(runs) for r in own], int).reshape(-1, 3).T
@@ -95,8 +95,9 @@ def _pair_defects(components):
             shared += np.bincount(owner[:n], common.clip(0), i)[:i]
         same = (text[:i] == text[i]) | ((shared > 0) & (shared == size[i]) & (shared == size[:i]))
         nested = shared == np.minimum(size[i], size[:i])
-        yield [(j+1, 'duplicate component' if same[j] else 'nested component' if nested[j] else 'crossing components')
-               for j in np.flatnonzero(same | (shared > 0)).tolist()]
+        found = np.flatnonzero(same | (shared > 0)).tolist()
+        def kind(j): return 'duplicate component' if same[j] else 'nested component' if nested[j] else 'crossing components'
+        yield len(found),[(j+1, kind(j)) for j in found[:_MOST]]
 
 def _is_twice(text, answer):
     at = answer.find(text) if text else -1
@@ -105,12 +106,12 @@ def _is_twice(text, answer):
 def _component_defects(question):
     "Component number, defect and value, for one question."
     answer,last = question.gold_answer,0
-    for i,(component,pairs) in enumerate(zip(question.components, _pair_defects(question.components)), 1):
+    for i,(component,(n,pairs)) in enumerate(zip(question.components, _pair_defects(question.components)), 1):
         if not component.spans: yield i,'component not in answer',component.text
         if any(_is_twice(s.of(answer), answer) for s in component.spans):
             yield i,'component repeated in answer',component.text
-        for n,(j,defect) in enumerate(pairs[:_MOST], 1):
-            more = f' and {len(pairs)-n} more' if n == _MOST < len(pairs) else ''
+        for j,defect in pairs:
+            more = f' and {n-_MOST} more' if n > _MOST and j == pairs[-1][0] else ''
             yield i,defect,f'with component {j}{more}: {component.text}'
         start = component.spans[0].start if component.spans else last
         if start < last: yield i,'component out of order',component.text

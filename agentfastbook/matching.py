@@ -159,7 +159,10 @@ def _borders(covers, n):
 def _shared(first, second, sizes):
     "Characters that each of the `first` covers shares with each of the `second`: (first, second)."
     from scipy.sparse import csr_array
-    def table(covers): return csr_array(np.array([c.words for c in covers], float).reshape(len(covers), len(sizes)))
+    def table(covers):
+        places = [np.flatnonzero(c.words) for c in covers]
+        ends = np.cumsum([0]+[len(p) for p in places])
+        return csr_array((np.ones(ends[-1]), np.concatenate([*places, ends[:0]]), ends), (len(covers), len(sizes)))
     return (table(first)*sizes @ table(second).T).toarray()
 
 def _ious(first, second, sizes):

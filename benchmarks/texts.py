@@ -4,7 +4,7 @@ Each function reads each pattern, repeated up to the size, in a process that is 
 the processor. Growth is that of the worst pattern from half of the size: 2 for linear time, 4 for quadratic time. A `FastbookError` is a fine answer; any other error is named. A row is marked with ! if a cell takes a second or more.
 Functions that compare two texts get hostile texts on both sides, equal up to the last character.
 """
-import argparse,base64,gc,json,multiprocessing,random,re,tempfile,time,warnings
+import argparse,base64,gc,json,multiprocessing,random,re,resource,tempfile,time,warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from agentfastbook.decompose import RuleDecomposer,decompose_spans,show_componen
 from agentfastbook.judge import Case
 from agentfastbook.tiny.encode import plain_words
 
-LIMIT = 10 # seconds for a text
+LIMIT = 10 # seconds of the processor for a text
 
 def _random_words(n):
     rng = random.Random(0)
@@ -114,9 +114,8 @@ def _extract_all(text):
     return extract.RuleExtractor()(_component(text[:200]), _whole(chapter), chapter)
 
 def _case(text, step, pieces):
-    spans = [[core.Span(*s)] for s in pieces]
-    return Case('1', '1', step, {'gold_answer': text, 'question': 'Why?'}, [text[a:b] for a,b in pieces], text, spans=spans,
-                pieces=[text[a:b] for a,b in pieces])
+    output = [dict(text=text[a:b], spans=[(a, b)]) for a,b in pieces]
+    return Case('1', '1', step, {'gold_answer': text, 'question': 'Why?'}, output, text)
 
 def _pieces(text, n): return [(i, min(i+len(text)//n+1, len(text))) for i in range(0, len(text), len(text)//n+1)]
 
@@ -124,8 +123,7 @@ def _checks(text):
     case = _case(text, 'decompose', _pieces(text, 1000))
     return [check(case) for check in checks.CHECKS['decompose'].values()]
 
-def _prompt(text):
-    return templates.Prompt('x', text+' {{a}}', {'a': 'b'}) if '{{' not in text else templates.Prompt('x', text, {'a': 'b'})
+def _prompt(text): return templates.Prompt('x', text if '{{a}}' in text else text+' {{a}}', {'a': 'b'})
 
 def _codes(text):
     notes = pd.DataFrame(dict(item='1', text=_chunks(text, 200)))
@@ -231,7 +229,9 @@ def measure(
 def _work(name, patterns, size, pipe):
     warnings.simplefilter('ignore')
     gc.freeze() # what was imported is not looked at again while the clock runs
-    for pattern in patterns: pipe.send(measure(name, pattern, size))
+    for pattern in patterns:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time())+LIMIT+1, -1))
+        pipe.send(measure(name, pattern, size))
 
 def run(
     name:str, # of a function
@@ -246,9 +246,9 @@ def run(
         child.start()
         theirs.close()
         for pattern in patterns[len(res):]:
-            try: res[pattern] = ours.recv() if ours.poll(LIMIT) else (LIMIT, 'not finished')
-            except EOFError: res[pattern] = (LIMIT, 'died')
-            if res[pattern][1] in ('not finished','died'): break
+            try: res[pattern] = ours.recv() if ours.poll(10*LIMIT) else (LIMIT, 'not finished')
+            except EOFError: res[pattern] = (LIMIT, 'not finished')
+            if res[pattern][1] == 'not finished': break
         child.kill()
         child.join()
         ours.close()
