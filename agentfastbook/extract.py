@@ -108,7 +108,7 @@ def _inside(layout, ranked, chapter):
         kept |= (passage.span.start <= ends[:,0]) & (ends[:,1] <= passage.span.end)
     return layout.runs[kept],ends[kept]
 
-def _sum(found, values): return np.bincount(found.row, values, found.shape[0])
+def _sum(found, values): return np.bincount(found.row, values, found.shape[0])+0. # whole numbers, if nothing was found
 
 def _bm25(found, lengths, worth, typical):
     "BM25 with k1 = 1.2 and b = .4; `found` (documents, words), `worth` (words,)."
