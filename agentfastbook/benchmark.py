@@ -346,7 +346,7 @@ def to_v1(
                           for q in questions]}
 
 # %% ../nbs/02_benchmark.ipynb #76cf48c4
-_literal = lru_cache(maxsize=8)(find_all) # components often share a context
+_literal = lru_cache(maxsize=64)(find_all) # components often share a context
 
 def _locate_context(context, chapter, near):
     "`context` with span, cell and verbatim text; unchanged if it has a fitting span, or is not in the chapter."

@@ -29,14 +29,14 @@ def check_verbatim(
     case:Case, # decompose, retrieve or extract
 )->Verdict: # fails at the first piece that is not there
     "Is every piece, as it is, where it says in the source?"
-    for i,(spans,piece) in enumerate(zip(case.spans, case.pieces)):
-        if not spans: return Verdict(False, f'{_where(case, i)} has no place in the source: {piece!r:.80}')
+    for i,spans in enumerate(case.spans):
+        if not spans: return Verdict(False, f'{_where(case, i)} has no place in the source: {case.pieces[i]!r:.80}')
         if (outside := [s for s in spans if s.end > len(case.text)]):
             end = f'a source of {len(case.text):,} characters'
             return Verdict(False, f'{_where(case, i)} ends at {outside[0].end:,}, outside {end}')
         there = ' '.join(s.of(case.text) for s in spans)
-        if there != piece:
-            return Verdict(False, f'{_where(case, i)} is {piece!r:.60}, but there it says {there!r:.60}',
+        if there != case.pieces[i]:
+            return Verdict(False, f'{_where(case, i)} is {case.pieces[i]!r:.60}, but there it says {there!r:.60}',
                            evidence=spans[0])
     return Verdict(True, 'every piece is where it says')
 

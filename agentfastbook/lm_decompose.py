@@ -8,6 +8,7 @@ __all__ = ['numbered', 'point_request', 'read_starts', 'read_tags', 'locate_comp
 
 # %% ../nbs/14_lm_decompose.ipynb #a92a28b9
 import re
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,field
 from .core import FastbookError,Span,locate_next
@@ -109,8 +110,8 @@ def snap(
     units = answer_units(answer)
     found = [s for s in spans if s is not None]
     if not found or not units: return []
-    starts = {max((i for i,u in enumerate(units) if u.start <= s.start), default=0) for s in found}
-    cuts = sorted(starts | {0})
+    first = [u.start for u in units]
+    cuts = sorted({max(bisect_right(first, s.start)-1, 0) for s in found} | {0})
     runs = [Span(units[a].start, units[b-1].end) for a,b in zip(cuts, [*cuts[1:], len(units)])]
     return glue_units(answer, runs) if merge else runs
 
