@@ -96,8 +96,8 @@ def _pair_defects(components):
         same = (text[:i] == text[i]) | ((shared > 0) & (shared == size[i]) & (shared == size[:i]))
         nested = shared == np.minimum(size[i], size[:i])
         found = np.flatnonzero(same | (shared > 0)).tolist()
-        def kind(j): return 'duplicate component' if same[j] else 'nested component' if nested[j] else 'crossing components'
-        yield len(found),[(j+1, kind(j)) for j in found[:_MOST]]
+        kinds = np.where(same, 'duplicate component', np.where(nested, 'nested component', 'crossing components'))
+        yield len(found),[(j+1, str(kinds[j])) for j in found[:_MOST]]
 
 def _is_twice(text, answer):
     at = answer.find(text) if text else -1

@@ -172,9 +172,8 @@ def _ious(first, second, sizes):
     union = a.reshape(-1, 1)+b.reshape(1, -1)-shared
     return shared/np.where(union > 0, union, 1)
 
-def _recovered(target, covers, shared, sizes, threshold):
-    "Is the cover `target` a union of those `covers` that lie in it? `shared` are the characters they have in it."
-    total = np.array([sizes[c.words].sum() for c in covers])
+def _recovered(target, covers, total, shared, sizes, threshold):
+    "Is `target` a union of those `covers` that lie in it? Of `total` characters they have `shared` ones in it."
     inside = np.flatnonzero((total > 0) & (shared >= threshold*total))
     return iou(np.any([covers[i].words for i in inside], axis=0), target, sizes) >= threshold if len(inside) else False
 
@@ -183,10 +182,11 @@ def _count(answer, gold, predicted, threshold=.9):
     "Everything that `score_decomposition` adds up, for one question."
     gold,predicted,sizes = cover(answer, drop_duplicates(gold)),cover(answer, drop_duplicates(predicted)),_sizes(answer)
     scores,shared = _ious(gold, predicted, sizes),_shared(gold, predicted, sizes)
+    total = np.array([sizes[p.words].sum() for p in predicted])
     a,b = _borders(gold, len(sizes)),_borders(predicted, len(sizes))
     return dict(n_gold=len(gold), n_predicted=len(predicted), soft=_assign(scores, 0), hits=_assign(scores, .8),
                 verbatim=sum(p.verbatim for p in predicted), borders=len(a)+len(b), shared=len(a & b),
-                recovered=sum(_recovered(g.words, predicted, s, sizes, threshold) for g,s in zip(gold, shared)))
+                recovered=sum(_recovered(g.words, predicted, total, s, sizes, threshold) for g,s in zip(gold, shared)))
 
 def decomposition_sums(
     pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
