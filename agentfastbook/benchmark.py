@@ -8,11 +8,14 @@ __all__ = ['unquote', 'Context', 'Component', 'Question', 'find_components', 're
 
 # %% ../nbs/02_benchmark.ipynb #21a9f419
 import json,re
+from bisect import bisect_left,bisect_right,insort
 from dataclasses import dataclass,field,replace
+from functools import cached_property,lru_cache
 from pathlib import Path
 
 from .book import Book
-from .core import FastbookError,Span,check_characters,locate,locate_all,parse_json,read_text,write_file
+from .core import (FastbookError,Span,check_characters,find_all,locate,locate_next,nearest,parse_json,
+                                read_text,write_file)
 
 # %% ../nbs/02_benchmark.ipynb #74ca0db1
 _CLOSING = re.compile(r'(?<=[^\s(\[{])"(?!\w)') # a quote behind a word, a stop or a bracket
@@ -89,22 +92,50 @@ def find_components(
     components:list[list[str]], # the pieces of each component, already unquoted
 )->list[tuple[Span,...]]: # for each component its spans in `answer`; empty if a piece is not there
     "Look up components in their gold answer, each at a place of its own where there is one."
-    taken,found = [],[]
+    taken,found = _Taken(),[]
+    pieces_at = {piece: _Places(piece, answer) for pieces in components for piece in pieces}
     for pieces in components:
-        spans = [_find_piece(piece, answer, taken) for piece in pieces]
+        spans = [pieces_at[piece].choose(taken) for piece in pieces]
         found.append(() if None in spans else tuple(sorted(spans)))
-        taken += found[-1]
+        for span in found[-1]: taken.add(span)
     return found
 
-def _literal(piece, text):
-    "All places where `piece` stands in `text` letter for letter, overlapping ones too."
-    if not piece: return []
-    return [Span(m.start(), m.start()+len(piece)) for m in re.finditer(f'(?={re.escape(piece)})', text)]
+class _Taken:
+    "The borders of the spans that components have."
+    def __init__(self): self.starts,self.ends = [],[]
+    def add(self, span): insort(self.starts, span.start); insort(self.ends, span.end)
+    def count(self, span): return bisect_left(self.starts, span.end)-bisect_right(self.ends, span.start)
+    def next_end(self, span): return self.ends[bisect_right(self.ends, span.start)]
 
-def _find_piece(piece, answer, taken):
-    places = _literal(piece, answer) or locate_all(piece, answer)
-    if not places: return locate(piece, answer)
-    return min(places, key=lambda s: sum(s.overlaps(t) for t in taken))
+_LOOKED_AT = 100 # places of a piece; if none in the answer is free, the least taken of these
+
+class _Places:
+    "Where a piece stands in its answer: letter for letter, or else as `locate_next` finds it."
+    def __init__(self, piece, answer):
+        self.piece,self.answer,self.literal = piece,answer,bool(piece) and piece in answer
+        self.at = 0 # before it, no place is free, and none becomes so
+
+    def after(self, at):
+        if not self.literal: return locate_next(self.piece, self.answer, at)
+        start = self.answer.find(self.piece, at)
+        return Span(start, start+len(self.piece)) if start >= 0 else None
+
+    def choose(self, taken):
+        "The first free place, or else the first of those that the fewest spans overlap."
+        span = self.after(self.at)
+        while span and taken.count(span): span = self.after(taken.next_end(span))
+        self.at = span.start if span else len(self.answer)
+        if span: return span
+        return min(self.first, key=taken.count) if self.first else self.elided
+
+    @cached_property
+    def first(self):
+        res = [self.after(0)]
+        while res[-1] and len(res) < _LOOKED_AT: res.append(self.after(res[-1].start+1))
+        return [s for s in res if s]
+
+    @cached_property
+    def elided(self): return locate(self.piece, self.answer)
 
 # %% ../nbs/02_benchmark.ipynb #1c0acfce
 _LONGEST = 1_000_000 # characters of a string
@@ -315,11 +346,14 @@ def to_v1(
                           for q in questions]}
 
 # %% ../nbs/02_benchmark.ipynb #76cf48c4
+_literal = lru_cache(maxsize=64)(find_all) # components often share a context
+
 def _locate_context(context, chapter, near):
     "`context` with span, cell and verbatim text; unchanged if it has a fitting span, or is not in the chapter."
     if context.span and chapter.text[context.span.start:context.span.end] == context.text: return context
-    span = min(_literal(context.text, chapter.text), key=lambda s: abs(s.start-near), default=None)
-    if span is None: span = locate(context.text, chapter.text, near)
+    starts = _literal(context.text, chapter.text)
+    start = starts[nearest(starts, near)] if starts else None
+    span = locate(context.text, chapter.text, near) if start is None else Span(start, start+len(context.text))
     if span is None or not len(span): return context
     return Context(span.of(chapter.text), span, chapter.cell_at(span))
 

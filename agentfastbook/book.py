@@ -8,6 +8,7 @@ __all__ = ['BlockKind', 'sample_path', 'Cell', 'Block', 'Chapter', 'read_chapter
 
 # %% ../nbs/01_book.ipynb #4febd20a
 import os,re,subprocess
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass,field
 from functools import lru_cache
@@ -135,7 +136,8 @@ class Chapter:
         span:Span, # characters of `text`
     )->int|None: # index of the cell that holds the whole span
         "The cell that a span lies in, None if it crosses a border."
-        return next((c.index for c in self.cells if c.span.contains(span)), None)
+        i = bisect_right(self.cells, span.start, key=lambda c: c.span.start)-1
+        return self.cells[i].index if i >= 0 and self.cells[i].span.contains(span) else None
 
     def __repr__(self): return f"Chapter('{self.id}', {len(self.text):,} characters, {len(self.blocks)} blocks)"
     def _repr_html_(self):

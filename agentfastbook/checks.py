@@ -8,8 +8,10 @@ __all__ = ['CHECKS', 'check_verbatim', 'content_words', 'check_coverage', 'check
 
 # %% ../nbs/23_checks.ipynb #88594be8
 import re
+from bisect import bisect_left,bisect_right
+from collections import Counter
 from collections.abc import Callable
-from itertools import combinations
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from .core import FastbookError,Span,sentences
@@ -64,6 +66,19 @@ def _longest_gap(words, covered):
     best = max(runs, key=len, default=None)
     return Span(best[0].start, best[-1].end) if best else None
 
+def _inside(words, spans):
+    "Those of the words that lie in one of the spans."
+    spans = sorted(spans)
+    starts,ends = [s.start for s in spans],list(accumulate((s.end for s in spans), max))
+    return {w for w in words if (i := bisect_right(starts, w.start)) and ends[i-1] >= w.end}
+
+def _between(words, span, overlapping=False):
+    "Numbers of the words, in order, that lie in a span, or that overlap it."
+    def start(w): return w.start
+    def end(w): return w.end
+    if overlapping: return range(bisect_right(words, span.start, key=end), bisect_left(words, span.end, key=start))
+    return range(bisect_left(words, span.start, key=start), bisect_right(words, span.end, key=end))
+
 def check_coverage(
     case:Case, # a whole decomposition
     least:float=.9, # share of the words, 0..1
@@ -72,10 +87,11 @@ def check_coverage(
     _only(case, 'decompose')
     if case.part: raise FastbookError("coverage is about all components of an answer; judge with parts=False")
     words,taken = content_words(case.text),[s for spans in case.spans for s in spans]
-    covered = {w for w in words if any(s.contains(w) for s in taken)}
+    covered = _inside(words, taken)
     share = len(covered)/len(words) if words else 1.
     gap = _longest_gap(words, covered)
-    lost = [s for s in sentences(case.text) if (own := [w for w in words if s.contains(w)]) and not covered & {*own}]
+    lost = [s for s in sentences(case.text)
+            if (own := _between(words, s)) and covered.isdisjoint(words[own.start:own.stop])]
     if lost: return Verdict(False, f'nothing of the sentence {lost[0].of(case.text)!r:.80}', evidence=lost[0])
     if share < least: return Verdict(False, f'{share:.0%} of the words are in components', evidence=gap)
     return Verdict(True, f'{share:.0%} of the words are in components')
@@ -104,11 +120,17 @@ def check_overlap(
     taken = [s for spans in case.spans for s in spans]
     start,end = min((s.start for s in taken), default=0),max((s.end for s in taken), default=0)
     words = [w.shift(start) for w in content_words(case.text[start:end])] if len(case.spans) > 1 else []
-    inside = [{w for w in words if any(s.overlaps(w) for s in spans)} for spans in case.spans]
-    for (i,a),(j,b) in combinations(enumerate(inside), 2):
-        if len(shared := sorted(a & b)) > most:
-            span = Span(shared[0].start, shared[-1].end)
-            return Verdict(False, f'{_where(case, i)} and {_where(case, j)} share {_count(len(shared))}', evidence=span)
+    inside = [{n for s in spans for n in _between(words, s, True)} for spans in case.spans]
+    owners = [[] for _ in words]
+    for i,own in enumerate(inside):
+        for n in own: owners[n].append(i)
+    for i,own in enumerate(inside):
+        common = Counter(j for n in own for j in owners[n] if j > i)
+        j = min((j for j,n in common.items() if n > most), default=None)
+        if j is None: continue
+        shared = sorted(own & inside[j])
+        span = Span(words[shared[0]].start, words[shared[-1]].end)
+        return Verdict(False, f'{_where(case, i)} and {_where(case, j)} share {_count(len(shared))}', evidence=span)
     return Verdict(True, 'no two pieces share a word')
 
 # %% ../nbs/23_checks.ipynb #7804cda7

@@ -20,7 +20,7 @@ _SHORT = 12 # words: lines of lists and code have at most so many
 _CJK = '\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af'
 _WORD = re.compile(rf'[{_CJK}]|[^\W{_CJK}]+')
 _ENUMERATOR = re.compile(r'\(?(?:[a-h]|\d\d?)\)\s')
-_MARK = re.compile(rf'(?<=;)\s+(?=\S)|\s+(?={_ENUMERATOR.pattern})')
+_MARK = re.compile(rf'(?<=;)\s+(?=\S)|(?<!\s)\s+(?={_ENUMERATOR.pattern})')
 
 def _count_words(text): return sum(1 for _ in _WORD.finditer(text))
 

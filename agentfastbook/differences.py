@@ -6,7 +6,7 @@
 __all__ = ['word_runs', 'word_diff', 'mark_words', 'Diff']
 
 # %% ../nbs/03_differences.ipynb #40698a7b
-import difflib,re
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -19,11 +19,33 @@ def word_runs(
     new:str,
 )->Iterator[tuple[str,str]]: # ('same', 'old' or 'new', text); joined, all but 'new' are `old`, all but 'old' are `new`
     "The runs of words that two texts share or don't."
-    a,b = _WORDS.findall(old),_WORDS.findall(new)
-    for tag,i,j,k,l in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if tag == 'equal': yield 'same',''.join(a[i:j])
-        if i < j and tag != 'equal': yield 'old',''.join(a[i:j])
-        if k < l and tag != 'equal': yield 'new',''.join(b[k:l])
+    a,b,at = _WORDS.findall(old),_WORDS.findall(new),0
+    for i,j,k,l in _changes(a, b):
+        if at < i: yield 'same',''.join(a[at:i])
+        if i < j: yield 'old',''.join(a[i:j])
+        if k < l: yield 'new',''.join(b[k:l])
+        at = j
+    if at < len(a): yield 'same',''.join(a[at:])
+
+def _changes(a, b):
+    "Stretches of two lists of words that differ, as Git finds them in lines: start and end in `a`, then in `b`."
+    from pygit2 import Patch # where it is used: the package is imported fast
+    numbers = {}
+    def lines(words): return ''.join(f'{numbers.setdefault(w, len(numbers))}\n' for w in words).encode()
+    found = [(h.old_start-(h.old_lines > 0), h.old_lines, h.new_start-(h.new_lines > 0), h.new_lines)
+             for h in Patch.create_from(lines(a), lines(b), context_lines=0).hunks]
+    before = 0
+    for (i,n,k,m),after in zip(found, [f[0] for f in found[1:]]+[len(a)]):
+        back = _room(a[before:i+n], n) if not m else _room(b[k-(i-before):k+m], m) if not n else 0
+        if i-before >= after-i-n+back: back = 0
+        yield i-back,i-back+n,k-back,k-back+m
+        before = i-back+n
+
+def _room(words, n):
+    "How far the last `n` words may move to the front, so that the text stays the same."
+    back = 0
+    while back < len(words)-n and words[-1-back] == words[-1-back-n]: back += 1
+    return back
 
 # %% ../nbs/03_differences.ipynb #9fafe3f1
 _MARKS = {'old':'<del style="background:#e5484d44">{}</del>', 'new':'<ins style="background:#30a46c44">{}</ins>'}

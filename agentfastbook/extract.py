@@ -8,6 +8,7 @@ __all__ = ['WEIGHTS', 'WEIGHTS_WITH_MEANING', 'sentence_blocks', 'Runs', 'measur
 
 # %% ../nbs/12_extract.ipynb #4f94983d
 import re
+from bisect import bisect_left
 from collections import Counter,defaultdict
 from dataclasses import dataclass,field,replace
 from functools import lru_cache
@@ -60,6 +61,16 @@ class _Layout:
     lengths:np.ndarray # (sentences+1,) words before each sentence
     rarity:dict[str,float] # for each word its idf
 
+def _all_runs(borders, owner):
+    "First sentence, one past the last, block: from each sentence the runs that are not too long, and whole blocks."
+    start = np.arange(len(owner))
+    left = borders[owner+1]-start
+    n = np.minimum(left, _LONGEST)+((start == borders[owner]) & (left > _LONGEST))
+    first = np.repeat(start, n)
+    step = np.arange(len(first))-np.repeat(n.cumsum()-n, n)
+    last = np.where(step < _LONGEST, first+1+step, borders[owner[first]+1])
+    return np.stack([first, last, owner[first]], 1)
+
 @lru_cache(maxsize=4)
 def _layout(chapter):
     blocks,places = sentence_blocks(chapter),defaultdict(list)
@@ -69,13 +80,11 @@ def _layout(chapter):
     for i,count in enumerate(counts):
         for word,n in count.items(): places[word].append((i, n))
     owner = np.repeat(np.arange(len(blocks)), np.diff(borders))
-    runs = [(a, z, b) for b,(first,last) in enumerate(zip(borders, borders[1:])) for a in range(first, last)
-            for z in range(a+1, last+1) if z-a <= _LONGEST or (a, z) == (first, last)]
     headings = np.array([kind in ('heading','html') for kind,_ in blocks], bool)
     lengths = np.cumsum([0]+[sum(c.values()) for c in counts])
     rarity = {w: _rarity(len(blocks), len({owner[i] for i,_ in at})) for w,at in places.items()}
     return _Layout(np.array([(s.start, s.end) for s in spans], int).reshape(-1, 2), borders, headings,
-                   np.array(runs, int).reshape(-1, 3), dict(places), lengths, rarity)
+                   _all_runs(borders, owner), dict(places), lengths, rarity)
 
 @dataclass(frozen=True)
 class Runs:
@@ -99,9 +108,12 @@ def _inside(layout, ranked, chapter):
         kept |= (passage.span.start <= ends[:,0]) & (ends[:,1] <= passage.span.end)
     return layout.runs[kept],ends[kept]
 
-def _bm25(counts, lengths, worth, typical):
-    "BM25 with k1 = 1.2 and b = .4; `counts` (documents, words), `worth` (words,)."
-    return counts*2.2/(counts + 1.2*(.6 + .4*lengths/typical)[:,None]) @ worth if len(worth) else np.zeros(len(counts))
+def _sum(found, values): return np.bincount(found.row, values, found.shape[0])+0. # whole numbers, if nothing was found
+
+def _bm25(found, lengths, worth, typical):
+    "BM25 with k1 = 1.2 and b = .4; `found` (documents, words), `worth` (words,)."
+    scale = 1.2*(.6 + .4*lengths/typical)
+    return _sum(found, found.data*2.2/(found.data+scale[found.row])*worth[found.col])
 
 def _neighbours(values):
     padded = np.pad(values, 1)
@@ -115,12 +127,21 @@ def _query_words(component, layout):
     worth = np.array([weight*layout.rarity.get(w, unseen) for w,weight in weights.items()])
     return list(weights),worth/max(worth.sum(), 1e-9),np.array([w in own for w in weights], bool)
 
-def _running_counts(words, layout):
-    "How often each word has come before each sentence: (sentences+1, words)."
-    counts = np.zeros((len(layout.spans)+1, len(words)))
-    for j,word in enumerate(words):
-        for i,n in layout.places.get(word, []): counts[i+1,j] = n
-    return counts.cumsum(0)
+def _count_words(words, layout):
+    "How often each sentence has each word, as a sparse table: (sentences, words)."
+    from scipy.sparse import csr_array
+    found = [(n, i, j) for j,word in enumerate(words) for i,n in layout.places.get(word, [])]
+    n,i,j = np.array(found, float).reshape(-1, 3).T
+    return csr_array((n, (i.astype(int), j.astype(int))), (len(layout.spans), len(words)))
+
+def _in_runs(counts, first, last):
+    "How often each run of sentences has each word, as a sparse table: (runs, words)."
+    from scipy.sparse import csr_array
+    ends = np.cumsum(np.r_[0, last-first])
+    sentence = np.arange(ends[-1])+np.repeat(first-ends[:-1], last-first)
+    found = csr_array((np.ones(len(sentence)), sentence, ends), (len(first), counts.shape[0])) @ counts
+    found.sort_indices()
+    return found.tocoo()
 
 def measure_runs(
     component:Component, # the fact; `query` may hold the question, too
@@ -130,20 +151,20 @@ def measure_runs(
     "Measure by words how well each run of sentences supports a component."
     layout = _layout(chapter)
     words,worth,is_own = _query_words(component, layout)
-    counts,borders = _running_counts(words, layout),layout.borders
+    counts,borders = _count_words(words, layout),layout.borders
     runs,spans = _inside(layout, ranked, chapter)
     first,last,block = runs.T
-    found,lengths = counts[last]-counts[first],np.diff(layout.lengths[borders])
+    found,lengths = _in_runs(counts, first, last),np.diff(layout.lengths[borders])
     typical = max(lengths.mean(), 1) if len(lengths) else 1
-    in_block = _bm25(counts[borders[1:]]-counts[borders[:-1]], lengths, worth, typical)
+    in_block = _bm25(_in_runs(counts, borders[:-1], borders[1:]), lengths, worth, typical)
     measures = {'words': _bm25(found, layout.lengths[last]-layout.lengths[first], worth, 60),
-                'cover': (found > 0) @ worth,
+                'cover': _sum(found, worth[found.col]),
                 'block': in_block[block],
                 'near': _neighbours(in_block)[block],
                 'length': np.log((20+spans[:,1]-spans[:,0])/(20+len(component.text)))**2,
                 'whole': ((first == borders[block]) & (last == borders[block+1])).astype(float),
                 'heading': layout.headings[block].astype(float)}
-    support = (found > 0) @ (worth*is_own)/max((worth*is_own).sum(), 1e-9)
+    support = _sum(found, (worth*is_own)[found.col])/max((worth*is_own).sum(), 1e-9)
     return Runs(runs[:,:2], spans, block, support, measures)
 
 # %% ../nbs/12_extract.ipynb #0c3f9be9
@@ -229,9 +250,9 @@ def keep_runs(
     if not len(runs): return []
     total = sum(weight*runs.measures[name] for name,weight in weights.items())
     supported = (runs.support >= min_support) & (runs.support > 0)
-    kept = {} # block -> span
+    kept,least = {},total.max()-slack # block -> span
     for i in np.argsort(-total, kind='stable'):
-        if total[i] < total.max()-slack or len(kept) == most: break
+        if total[i] < least or len(kept) == most: break
         if supported[i] and runs.blocks[i] not in kept: kept[runs.blocks[i]] = Span(*map(int, runs.spans[i]))
     return sorted(kept.values())
 
@@ -305,10 +326,11 @@ def join_passages(
             groups.append(dict(end=0, members=[]))
         groups[-1]['end'] = max(groups[-1]['end'], r.passage.span.end)
         groups[-1]['members'].append((rank, r))
-    joined = []
+    joined,starts = [],[b.span.start for b in chapter.blocks]
     for members in sorted((g['members'] for g in groups), key=lambda m: min(m)[0]):
         span = Span(min(r.passage.span.start for _,r in members), max(r.passage.span.end for _,r in members))
-        blocks = tuple(b.span for b in chapter.blocks if span.contains(b.span))
+        near = chapter.blocks[bisect_left(starts, span.start):bisect_left(starts, span.end)]
+        blocks = tuple(b.span for b in near if span.contains(b.span))
         passage = Passage(f'{chapter.id}:{span.start}-{span.end}', chapter.id, span, span.of(chapter.text),
                           _common_start([r.passage.headings for _,r in members]), blocks)
         joined.append(RankedPassage(passage, min(members)[1].score))

@@ -15,8 +15,8 @@ import pandas as pd
 
 from .benchmark import Benchmark,Context,_shown,_strings,locate_contexts,to_v1,unquote
 from .book import Book,passages,read_book
-from .core import FastbookError,Span,locate
-from .metrics import find_hits,modified_mrr,modified_recall,occurrences
+from .core import FastbookError,Span,locate,locate_next
+from .metrics import find_hits,modified_mrr,modified_recall
 
 # %% ../nbs/15_lint.ipynb #7329f59d
 RULES = { # kind of defect: (rule, remedy)
@@ -72,24 +72,47 @@ def _raw_defects(item):
             if context != context.strip(): yield i,'white space at an end',f'context: {context}'
 
 # %% ../nbs/15_lint.ipynb #75eeee10
-def _characters(component): return {i for s in component.spans for i in range(s.start, s.end)}
+_MOST = 10 # defects of a component with others before it that have a row
 
-def _pair_defect(first, second):
-    "What is wrong between two components of an answer, `first` before `second` in the file; None: nothing."
-    a,b = _characters(first),_characters(second)
-    if first.text == second.text or (a and a == b): return 'duplicate component'
-    if not a & b: return None
-    return 'nested component' if a <= b or b <= a else 'crossing components'
+def _runs(spans):
+    "Start and end of each stretch of characters that the spans cover."
+    res = []
+    for s in sorted(spans):
+        if res and s.start <= res[-1][1]: res[-1] = (res[-1][0], max(s.end, res[-1][1]))
+        else: res.append((s.start, s.end))
+    return res
+
+def _pair_defects(components):
+    "For each component how many before it share text with it, and of the first of these the number and what is wrong."
+    runs,codes = [_runs(c.spans) for c in components],{}
+    text = np.array([codes.setdefault(c.text, len(codes)) for c in components], int)
+    start,end,owner = np.array([(*r, i) for i,own in enumerate(runs) for r in own], int).reshape(-1, 3).T
+    size = np.bincount(owner, end-start, len(runs))
+    for i,own in enumerate(runs):
+        n,shared = np.searchsorted(owner, i),np.zeros(i)
+        for a,b in own:
+            common = np.minimum(end[:n], b)-np.maximum(start[:n], a)
+            shared += np.bincount(owner[:n], common.clip(0), i)[:i]
+        same = (text[:i] == text[i]) | ((shared > 0) & (shared == size[i]) & (shared == size[:i]))
+        nested = shared == np.minimum(size[i], size[:i])
+        found = np.flatnonzero(same | (shared > 0)).tolist()
+        kinds = np.where(same, 'duplicate component', np.where(nested, 'nested component', 'crossing components'))
+        yield len(found),[(j+1, str(kinds[j])) for j in found[:_MOST]]
+
+def _is_twice(text, answer):
+    at = answer.find(text) if text else -1
+    return at >= 0 and answer.find(text, at+1) >= 0
 
 def _component_defects(question):
     "Component number, defect and value, for one question."
     answer,last = question.gold_answer,0
-    for i,component in enumerate(question.components, 1):
+    for i,(component,(n,pairs)) in enumerate(zip(question.components, _pair_defects(question.components)), 1):
         if not component.spans: yield i,'component not in answer',component.text
-        if any(len(occurrences(s.of(answer), answer)) > 1 for s in component.spans):
+        if any(_is_twice(s.of(answer), answer) for s in component.spans):
             yield i,'component repeated in answer',component.text
-        for j,other in enumerate(question.components[:i-1], 1):
-            if defect := _pair_defect(other, component): yield i,defect,f'with component {j}: {component.text}'
+        for j,defect in pairs:
+            more = f' and {n-_MOST} more' if n > _MOST and j == pairs[-1][0] else ''
+            yield i,defect,f'with component {j}{more}: {component.text}'
         start = component.spans[0].start if component.spans else last
         if start < last: yield i,'component out of order',component.text
         last = start
@@ -100,12 +123,13 @@ _OUTPUT = '\nOutput:\n'
 
 def _context_defect(context, chapter):
     "What is wrong with a context; None: nothing."
-    places = occurrences(context.text, chapter.text)
-    if len(places) > 1: return 'context repeated in chapter'
-    if places: return None if chapter.cell_at(places[0]) is not None else 'context across cells'
+    if _is_twice(context.text, chapter.text): return 'context repeated in chapter'
+    at = chapter.text.find(context.text) if context.text else -1
+    if at >= 0: return None if chapter.cell_at(Span(at, at+len(context.text))) is not None else 'context across cells'
     if _OUTPUT in context.text: return 'output in context'
     if _ESCAPE.search(context.text): return 'escaped character'
-    return 'context reworded' if locate(context.text, chapter.text) else 'context not in chapter'
+    there = locate_next(context.text, chapter.text) or locate(context.text, chapter.text)
+    return 'context reworded' if there else 'context not in chapter'
 
 def _context_defects(question, book):
     "Component number or None, defect and value, for one question."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .core import FastbookError,sentences
+from .core import FastbookError,find_all,sentences
 from .metrics import summarize
 
 # %% ../nbs/09_matching.ipynb #fcd852e2
@@ -27,25 +27,54 @@ def _words(text): return [m.group().lower() for m in _WORD.finditer(text.transla
 
 def _pieces(component): return [component] if isinstance(component, str) else list(component)
 
-def _align(answer, words):
-    "Places in `answer` of the `words` that match in order: 2 for a match, -1 for a new word, minus a penalty for gaps."
-    best,steps = np.full(len(answer)+1, -1e9),[]          # best[j]: the last match so far is answer word j-1; 0: none
-    best[0] = 0.
-    penalty = np.minimum(4., 1+.1*np.arange(len(answer)+1))
-    penalty[0] = 0.
+_CELLS = 20_000_000 # words of an answer times words of a piece that is not verbatim: more take too long to compare
+
+def _reach(gain, js):
+    "For places `js` the best gain and the place before: 30 for a word, less 11, 12 ... 40 for a gap."
+    ks,base = np.flatnonzero(gain),len(gain)+1
+    def best(values, k): return values*base+base-1-k # one number: the gain, then the first place
+    found = np.maximum(base-1, best(gain[js], js))
+    before = np.searchsorted(ks, js)
+    if len(ks):
+        far,near = (np.maximum.accumulate(best(gain[ks]+more, ks)) for more in (-40, ks-10))
+        reached = np.maximum(far[before-1], near[before-1]-js*base)
+        found = np.where(before > 0, np.maximum(found, reached), found)
+    return found//base+30,base-1-found%base
+
+def _align(places, n, words):
+    "Of an answer of `n` words, with the `places` of each, those of the `words` that match in order."
+    if n*len(words) > _CELLS:
+        raise FastbookError(f"a piece of {len(words):,} words that is not verbatim can't be compared with an answer of "
+                            f"{n:,} words; cut them into shorter ones")
+    gain,steps = np.zeros(n+1, int),[] # gain[j]: over nothing, if the last match is word j-1; each new word costs 10
     for word in words:
-        after,came = best-1,{}
-        for j in (j for j,w in enumerate(answer) if w == word):
-            scores = best[:j+1]+2
-            scores[1:] -= penalty[j-1::-1] if j else 0.
-            k = int(scores.argmax())
-            if scores[k] > after[j+1]: after[j+1],came[j+1] = scores[k],k
-        best = after
-        steps.append(came)
-    at,places = int(best.argmax()),[]
-    for came in reversed(steps):
-        if at in came: places.append(at-1); at = came[at]
-    return places[::-1]
+        js = places.get(word, np.zeros(0, int))
+        gains,came = _reach(gain, js)
+        better = gains > gain[js+1]
+        steps.append((js[better]+1, came[better]))
+        gain[js[better]+1] = gains[better]
+    at,res = int(gain.argmax()),[]
+    for reached,came in reversed(steps):
+        i = np.searchsorted(reached, at)
+        if i < len(reached) and reached[i] == at: res.append(at-1); at = int(came[i])
+    return res[::-1]
+
+class _Answer:
+    "The words of an answer, and where pieces stand in it."
+    def __init__(self, answer):
+        self.words,self.found = _words(answer),{}
+        self.joined = '\0'+'\0'.join(self.words)+'\0'
+        self.starts = np.cumsum([0]+[len(w)+1 for w in self.words])
+        self.places = {w: np.array(i) for w,i in pd.Series(range(len(self.words))).groupby(self.words).indices.items()}
+
+    def find(self, piece):
+        "First words of the verbatim places of a piece, or the places of its words."
+        key = '\0'.join(piece)
+        if key not in self.found:
+            at = find_all(f'\0{key}\0', self.joined) if piece else []
+            exact = np.searchsorted(self.starts, at) if at else None
+            self.found[key] = exact,None if at else np.array(_align(self.places, len(self.words), piece), int)
+        return self.found[key]
 
 # %% ../nbs/09_matching.ipynb #18a5c905
 @dataclass(frozen=True)
@@ -77,19 +106,21 @@ def cover(
     components:Sequence[str|Sequence[str]], # each a string, or a list of pieces
 )->list[Cover]: # one for each component
     "Map components to words of the answer, each to a place of its own where there is one."
-    words,numbers,used,res = _words(answer),_sentence_numbers(answer),np.zeros(len(_words(answer)), int),[]
+    text,numbers,res = _Answer(answer),_sentence_numbers(answer),[]
+    used = np.zeros(len(text.words), int)
     for component in components:
-        mask,verbatim,invented = np.zeros(len(words), bool),True,False
+        mask,verbatim,invented,before = np.zeros(len(used), bool),True,False,np.r_[0, used.cumsum()]
         for piece in map(_words, _pieces(component)):
-            n = len(piece)
-            starts = [i for i in range(len(words)-n+1) if words[i:i+n] == piece] if n else []
-            if starts: places = range(best := min(starts, key=lambda i: used[i:i+n].sum()), best+n)
+            starts,places = text.find(piece)
+            if starts is None:
+                verbatim = False
+                invented |= len(places) < len(piece) or len(np.unique(numbers[places])) > 1
+                mask[places] = True
             else:
-                places,verbatim = _align(words, piece),False
-                invented |= len(places) < n or len({numbers[i] for i in places}) > 1
-            mask[list(places)] = True
+                best = starts[(before[starts+len(piece)]-before[starts]).argmin()]
+                mask[best:best+len(piece)] = True
         used[mask] += 1
-        res.append(Cover(_trim(mask, words), verbatim, bool(invented)))
+        res.append(Cover(_trim(mask, text.words), verbatim, bool(invented)))
     return res
 
 # %% ../nbs/09_matching.ipynb #4dc402a5
@@ -125,22 +156,37 @@ def _borders(covers, n):
     runs = [run for c in covers for run in _runs(c.words)]
     return {('start', s) for s,_ in runs if s > 0} | {('end', e) for _,e in runs if e < n}
 
-def _recovered(target, covers, sizes, threshold):
-    "Is the cover `target` a union of those `covers` that lie in it?"
-    def lies_in(words): return words.any() and sizes[words & target].sum() >= threshold*sizes[words].sum()
-    inside = [c.words for c in covers if lies_in(c.words)]
-    return iou(np.any(inside, axis=0), target, sizes) >= threshold if inside else False
+def _shared(first, second, sizes):
+    "Characters that each of the `first` covers shares with each of the `second`: (first, second)."
+    from scipy.sparse import csr_array
+    def table(covers):
+        places = [np.flatnonzero(c.words) for c in covers]
+        ends = np.cumsum([0]+[len(p) for p in places])
+        return csr_array((np.ones(ends[-1]), np.concatenate([*places, ends[:0]]), ends), (len(covers), len(sizes)))
+    return (table(first)*sizes @ table(second).T).toarray()
+
+def _ious(first, second, sizes):
+    "`iou` of each of the `first` covers with each of the `second`: (first, second)."
+    shared = _shared(first, second, sizes)
+    a,b = (np.array([sizes[c.words].sum() for c in covers]) for covers in (first, second))
+    union = a.reshape(-1, 1)+b.reshape(1, -1)-shared
+    return shared/np.where(union > 0, union, 1)
+
+def _recovered(target, covers, total, shared, sizes, threshold):
+    "Is `target` a union of those `covers` that lie in it? Of `total` characters they have `shared` ones in it."
+    inside = np.flatnonzero((total > 0) & (shared >= threshold*total))
+    return iou(np.any([covers[i].words for i in inside], axis=0), target, sizes) >= threshold if len(inside) else False
 
 # %% ../nbs/09_matching.ipynb #024715a2
 def _count(answer, gold, predicted, threshold=.9):
     "Everything that `score_decomposition` adds up, for one question."
     gold,predicted,sizes = cover(answer, drop_duplicates(gold)),cover(answer, drop_duplicates(predicted)),_sizes(answer)
-    scores = np.array([[iou(g.words, p.words, sizes) for p in predicted] for g in gold])
-    scores = scores.reshape(len(gold), len(predicted))
+    scores,shared = _ious(gold, predicted, sizes),_shared(gold, predicted, sizes)
+    total = np.array([sizes[p.words].sum() for p in predicted])
     a,b = _borders(gold, len(sizes)),_borders(predicted, len(sizes))
     return dict(n_gold=len(gold), n_predicted=len(predicted), soft=_assign(scores, 0), hits=_assign(scores, .8),
                 verbatim=sum(p.verbatim for p in predicted), borders=len(a)+len(b), shared=len(a & b),
-                recovered=sum(_recovered(g.words, predicted, sizes, threshold) for g in gold))
+                recovered=sum(_recovered(g.words, predicted, total, s, sizes, threshold) for g,s in zip(gold, shared)))
 
 def decomposition_sums(
     pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
@@ -168,9 +214,9 @@ class Labels:
     predicted:list[set[str]] # for each predicted component some of exact, partial, extra, hallucination
     missing:list[bool] # for each gold component: is a sentence of it missing?
 
-def _label(predicted, gold, covered, sizes):
+def _label(predicted, nearest, covered, sizes):
     found,labels = predicted.words & covered,set()
-    if max((iou(g.words, predicted.words, sizes) for g in gold), default=0.) >= .9: labels.add('exact')
+    if nearest >= .9: labels.add('exact')
     elif found.any(): labels.add('partial')
     else: labels.add('extra')
     rest = predicted.words & ~covered
@@ -179,8 +225,9 @@ def _label(predicted, gold, covered, sizes):
     return labels | ({'hallucination'} if predicted.invented else set())
 
 def _is_missing(words, covered, numbers, sizes):
-    def share(part): return sizes[part & covered].sum() / sizes[part].sum()
-    return any(share(words & (numbers == n)) < .1 for n in np.unique(numbers[words]))
+    n = numbers.max(initial=0)+1
+    total,there = (np.bincount(numbers[part], sizes[part], n) for part in (words, words & covered))
+    return bool((there < .1*total).any())
 
 def label_components(
     answer:str, # the gold answer
@@ -190,8 +237,8 @@ def label_components(
     "The labels that the author of fastbook-benchmark would give."
     gold,predicted,sizes,numbers = cover(answer, gold),cover(answer, predicted),_sizes(answer),_sentence_numbers(answer)
     def union(covers): return np.any([c.words for c in covers], axis=0) if covers else np.zeros(len(sizes), bool)
-    in_gold,in_predicted = union(gold),union(predicted)
-    return Labels([_label(p, gold, in_gold, sizes) for p in predicted],
+    in_gold,in_predicted,best = union(gold),union(predicted),_ious(gold, predicted, sizes).max(0, initial=0.)
+    return Labels([_label(p, nearest, in_gold, sizes) for p,nearest in zip(predicted, best)],
                   [_is_missing(g.words, in_predicted, numbers, sizes) for g in gold])
 
 # %% ../nbs/09_matching.ipynb #96370165

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from .core import FastbookError,Span
+from .core import FastbookError,Span,find_all
 
 # %% ../nbs/03_metrics.ipynb #696b080b
 def check_share(
@@ -304,9 +304,7 @@ def occurrences(
 )->list[Span]: # all its places, overlapping ones too; a span has one
     "Where a context stands in the chapter."
     if isinstance(context, Span): context.of(text); return [context]
-    places,at = [],text.find(context) if context else -1
-    while at >= 0: places.append(Span(at, at+len(context))); at = text.find(context, at+1)
-    return places
+    return [Span(at, at+len(context)) for at in find_all(context, text)]
 
 @lru_cache(maxsize=64)
 def _solid(text): return np.array([not c.isspace() for c in text], dtype=bool)

@@ -35,9 +35,27 @@ class Cut:
 
 def _words(text): return re.findall(r"[\w']+", text.lower())
 
-def _repeats(a, b):
-    x,y = set(_words(a)),set(_words(b))
-    return len(x) > 2 and len(x&y) >= SAME*len(x|y) and x&_NEGATIONS == y&_NEGATIONS
+def _repeated(texts):
+    "For each text the first one before it that it repeats, None if there is none."
+    words,first,earlier = [frozenset(_words(t)) for t in texts],{},{}
+    for i,w in enumerate(words): first.setdefault(w, i)
+    for w,known in zip(first, _first_alike(list(first))):
+        if known is not None: earlier[w] = list(first.values())[known]
+    return [earlier.get(w, first[w] if first[w] < i and len(w) > 2 else None) for i,w in enumerate(words)]
+
+def _first_alike(sets):
+    "For each set of words the first one before it that shares enough words and has the same negations."
+    from scipy.sparse import csr_array
+    numbers = {w: i for i,w in enumerate({w for s in sets for w in s})}
+    columns,ends = [numbers[w] for s in sets for w in s],np.cumsum([0]+[len(s) for s in sets])
+    table = csr_array((np.ones(len(columns)), columns, ends), (len(sets), len(numbers)))
+    size,kinds = np.diff(ends),{}
+    kind = np.array([kinds.setdefault(s&_NEGATIONS, len(kinds)) for s in sets], int)
+    for a in range(0, len(sets), 500): # so many rows at once, to save memory
+        rows = slice(a, a+500)
+        shared = (table[rows] @ table.T).toarray()
+        alike = (shared >= SAME*(size[rows,None]+size-shared)) & (kind[rows,None] == kind) & (size[rows,None] > 2)
+        for i,found in enumerate(np.tril(alike, a-1)): yield int(found.argmax()) if found.any() else None
 
 def _runs(pairs):
     "Join repeated sentences that follow each other."
@@ -54,9 +72,8 @@ def propose_cuts(
     body = prompt.body
     units = [s for s in sentences(body) if '{{' not in s.of(body)]
     texts = [s.of(body) for s in units]
-    found = [(i, next((j for j in range(i) if _repeats(texts[i], texts[j])), None)) for i in range(len(units))]
     cuts = [Cut('an example', e, example=i) for i,e in enumerate(prompt.examples)]
-    for run in _runs([(i, j) for i,j in found if j is not None]):
+    for run in _runs([(i, j) for i,j in enumerate(_repeated(texts)) if j is not None]):
         first,last = run[0][0],run[-1][0]
         between = body[units[first-1].end:units[first].start] if first else '{{'
         if texts[first-1].endswith(':') and '{{' not in between: first -= 1 # the heading of a list goes with the list
@@ -74,7 +91,7 @@ def apply_cuts(
     for span in sorted((s for c in cuts for s in c.spans), reverse=True): body = body[:span.start]+body[span.end:]
     examples = tuple(e for i,e in enumerate(prompt.examples) if i not in gone)
     if not examples: body = body.replace('{{examples}}', '')
-    if cuts: body = re.sub(r'\n{3,}', '\n\n', re.sub(r'[ \t]+(?=\n)', '', body)).rstrip('\n')+'\n'
+    if cuts: body = re.sub(r'\n{3,}', '\n\n', re.sub(r'(?<![ \t])[ \t]+(?=\n)', '', body)).rstrip('\n')+'\n'
     return replace(prompt, body=body, examples=examples)
 
 # %% ../nbs/09_shorten.ipynb #75fb8c4e
@@ -201,9 +218,8 @@ def shorten(
 _QUOTE = 5 # words; shorter runs are in common by chance
 
 def _is_quoted(passage, reply):
-    words = _words(reply)
-    text = ' '+' '.join(_words(passage))+' '
-    return any(f" {' '.join(words[i:i+_QUOTE])} " in text for i in range(len(words)-_QUOTE+1))
+    def runs(words): return {tuple(words[i:i+_QUOTE]) for i in range(len(words)-_QUOTE+1)}
+    return not runs(_words(passage)).isdisjoint(runs(_words(reply)))
 
 def unused_passages(
     repo:PromptRepo,

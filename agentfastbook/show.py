@@ -24,9 +24,9 @@ def visible(
 # %% ../nbs/08_show.ipynb #368aa013
 _HUES = (210, 40, 130, 330, 270, 0) # degrees on the colour wheel; neighbours are far apart
 
-def _mark(html, groups):
-    "`html` on a background of one layer for each group."
-    layers = [f'linear-gradient(hsla({_HUES[g % len(_HUES)]}, 90%, 55%, .28) 0 0)' for g in sorted(set(groups))]
+def _mark(html, active):
+    "`html` on a background of one layer for each colour; `active` counts the marks of each."
+    layers = [f'linear-gradient(hsla({hue}, 90%, 55%, .28) 0 0)' for hue,n in zip(_HUES, active) if n]
     return f'<mark style="background: {", ".join(layers)}; color: inherit">{html}</mark>' if layers else html
 
 def highlight(
@@ -37,18 +37,17 @@ def highlight(
     "Show `text` with its spans highlighted; overlapping ones mix their colours."
     marks = [m if isinstance(m, tuple) else (m, 0) for m in marks]
     for span,_ in marks: span.of(text) # a span outside the text is an error here
-    borders,html = sorted({0, len(text), *(at for span,_ in marks for at in (span.start, span.end))}),''
+    borders,html = sorted({0, len(text), *(at for span,_ in marks for at in (span.start, span.end))}),[]
     starts,ends = {},{}
     for span,group in marks:
         if len(span): starts.setdefault(span.start, []).append(group); ends.setdefault(span.end, []).append(group)
-    active = []
+    active = [0]*len(_HUES)
     for start,end in zip(borders, borders[1:]):
-        for group in ends.get(start, []): active.remove(group)
-        active += starts.get(start, [])
-        piece = visible(text[start:end])
-        html += _mark(piece, active)
-        if numbered: html += ''.join(f'<sup>{g+1}</sup>' for g in ends.get(end, []))
-    return Html(f'<div style="white-space: pre-wrap; overflow-wrap: anywhere">{html}</div>')
+        for group in ends.get(start, []): active[group % len(_HUES)] -= 1
+        for group in starts.get(start, []): active[group % len(_HUES)] += 1
+        html.append(_mark(visible(text[start:end]), active))
+        if numbered: html += [f'<sup>{g+1}</sup>' for g in ends.get(end, [])]
+    return Html(f'<div style="white-space: pre-wrap; overflow-wrap: anywhere">{"".join(html)}</div>')
 
 # %% ../nbs/08_show.ipynb #1b20d05c
 _STYLE = '''

@@ -15,9 +15,15 @@ from .book import Passage
 
 # %% ../nbs/03_templates.ipynb #16217fb5
 _FRONT = re.compile(r'\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)', re.S | re.M)
-_PLACE = re.compile(r'\{\{(.*?)\}\}', re.S)
 _FIELD = re.compile(r'[a-z][a-z0-9_]*')
 _KEYS = ('name','purpose','fields','reply','model','examples')
+
+def _places(body):
+    "Start, end and name of each field."
+    end = 0
+    while (start := body.find('{{', end)) >= 0 and (close := body.find('}}', start+2)) >= 0:
+        end = close+2
+        yield start,end,body[start+2:close]
 
 @dataclass(frozen=True)
 class Prompt:
@@ -32,7 +38,7 @@ class Prompt:
     line:int=field(default=1, compare=False) # line of the file on which the body starts, from 1
 
     def __post_init__(self):
-        used = set(_PLACE.findall(self.body))
+        used = {name for _,_,name in _places(self.body)}
         declared = {*self.fields, *(['examples'] if self.examples else [])}
         for name in used-declared:
             raise FastbookError(f"prompt '{self.name}' uses the field '{name}', which it does not declare; add it to "
@@ -94,9 +100,11 @@ class Part:
 _PARAGRAPH = re.compile(r'\n*(?:(?!\n\n).)+\n*|\n+', re.S)
 
 def _instructions(prompt, start, end):
+    line,done = prompt.line+prompt.body.count('\n', 0, start),start
     for m in _PARAGRAPH.finditer(prompt.body, start, end):
         at = m.start()+len(m.group())-len(m.group().lstrip('\n'))
-        yield Part('instruction', m.group(), dict(prompt=prompt.name, line=prompt.line+prompt.body.count('\n', 0, at)))
+        line,done = line+prompt.body.count('\n', done, at),at
+        yield Part('instruction', m.group(), dict(prompt=prompt.name, line=line))
 
 def _field_parts(name, value):
     if isinstance(value, str): return [Part(name, value)]
@@ -116,10 +124,10 @@ def fill(
                             f"it has {', '.join(prompt.fields) or 'none'}")
     examples = [Part('example', e, dict(prompt=prompt.name, example=i)) for i,e in enumerate(prompt.examples)]
     parts,at = [],0
-    for m in _PLACE.finditer(prompt.body):
-        parts += _instructions(prompt, at, m.start())
-        parts += examples if m[1] == 'examples' else _field_parts(m[1], values[m[1]])
-        at = m.end()
+    for start,end,name in _places(prompt.body):
+        parts += _instructions(prompt, at, start)
+        parts += examples if name == 'examples' else _field_parts(name, values[name])
+        at = end
     return [p for p in [*parts, *_instructions(prompt, at, len(prompt.body))] if p.text]
 
 def passage_parts(
