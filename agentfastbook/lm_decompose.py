@@ -8,9 +8,10 @@ __all__ = ['numbered', 'point_request', 'read_starts', 'read_tags', 'locate_comp
 
 # %% ../nbs/14_lm_decompose.ipynb #a92a28b9
 import re
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,field
-from .core import FastbookError,Span,locate_all
+from .core import FastbookError,Span,locate_next
 from .templates import Part
 from .reply import LMError,Request
 from .door import LM
@@ -61,27 +62,43 @@ def read_starts(
     return res
 
 # %% ../nbs/14_lm_decompose.ipynb #120e3b59
-_TAG = re.compile(r'<(component|fact)>(.*?)</\1>', re.S)
+_TAG = re.compile('<(component|fact)>')
 
 def read_tags(
     text:str, # a model's reply
 )->list[str]: # what is in complete tags, in order
     "The facts in a reply with tags; what comes after the last closing tag is left out."
-    return [m[2].strip() for m in _TAG.finditer(text) if m[2].strip()]
+    res,at,open = [],0,set()
+    for m in _TAG.finditer(text):
+        if m.start() < at or m[1] in open: continue
+        end = text.find(f'</{m[1]}>', m.end())
+        if end < 0: open.add(m[1]) # nor is any later tag of this name closed
+        else: at = end+1
+        if end >= 0 and (fact := text[m.end():end].strip()): res.append(fact)
+    return res
 
 def locate_components(
     texts:list[str], # facts as a model wrote them
     answer:str, # the gold answer
 )->list[Span|None]: # where each is, None if it is rejected
     "Find each fact in the answer, or reject it."
-    res,after = [],0
+    res,taken,after,first = [],set(),0,{} # first: before it, a text has no free place; None: nowhere
     for text in texts:
-        places = locate_all(text, answer)
-        free = [p for p in places if p not in res] or places
-        span = min(free, key=lambda p: (p.start < after, p.start), default=None)
+        at,span = first.get(text, 0),None
+        if at is not None: span = _free(text, answer, max(after, at), taken) or _free(text, answer, at, taken)
+        if span is None:
+            first[text] = None
+            span = locate_next(text, answer, after) or locate_next(text, answer)
         if span: after = span.end
+        taken.add(span)
         res.append(span)
     return res
+
+def _free(text, answer, at, taken):
+    "The next place that no fact has yet."
+    span = locate_next(text, answer, at)
+    while span and span in taken: span = locate_next(text, answer, span.start+1)
+    return span
 
 # %% ../nbs/14_lm_decompose.ipynb #4980e6ae
 def snap(
@@ -93,8 +110,8 @@ def snap(
     units = answer_units(answer)
     found = [s for s in spans if s is not None]
     if not found or not units: return []
-    starts = {max((i for i,u in enumerate(units) if u.start <= s.start), default=0) for s in found}
-    cuts = sorted(starts | {0})
+    first = [u.start for u in units]
+    cuts = sorted({max(bisect_right(first, s.start)-1, 0) for s in found} | {0})
     runs = [Span(units[a].start, units[b-1].end) for a,b in zip(cuts, [*cuts[1:], len(units)])]
     return glue_units(answer, runs) if merge else runs
 

@@ -9,10 +9,10 @@ __all__ = ['Source', 'decompose_view', 'matched_words', 'retrieve_view', 'extrac
 # %% ../nbs/18_steps.ipynb #e3a8ad25
 import json,re
 from dataclasses import replace
-from difflib import SequenceMatcher
 from functools import lru_cache
 import pandas as pd
 from .core import FastbookError,Span,content_id,locate
+from .differences import word_runs
 from .benchmark import Benchmark,Component
 from .store import Store,parse_call
 from .matching import label_components
@@ -302,12 +302,12 @@ def differences(
     after:str,
 )->tuple[list[Span],list[Span]]: # in `before`, what is gone; in `after`, what is new
     "Runs of words and white space that differ."
-    first,second = ([m for m in re.finditer(r'\w+|\s+|[^\w\s]', text)] for text in (before, after))
-    matcher = SequenceMatcher(None, [m.group() for m in first], [m.group() for m in second], autojunk=False)
-    gone,new = [],[]
-    for kind,a,b,c,d in matcher.get_opcodes():
-        if kind != 'equal' and a < b: gone.append(Span(first[a].start(), first[b-1].end()))
-        if kind != 'equal' and c < d: new.append(Span(second[c].start(), second[d-1].end()))
+    gone,new,at,now = [],[],0,0
+    for kind,text in word_runs(before, after):
+        if kind == 'old': gone.append(Span(at, at+len(text)))
+        if kind == 'new': new.append(Span(now, now+len(text)))
+        at += len(text)*(kind != 'new')
+        now += len(text)*(kind != 'old')
     return gone,new
 
 def _pair_texts(store, run, step):
