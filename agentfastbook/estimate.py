@@ -132,7 +132,8 @@ def _stand_for(mine, drawn_from, n, count, missing):
     if alike and every.sum() >= count-slack: return False
     if not alike and count-slack <= every.sum() <= count+missing+slack: return True
     raise FastbookError(f"the labels were drawn from {every.sum():,.0f} rows, but stand for {count:,}: they say "
-                        "nothing about rows that were never drawn from, and overlapping samples can't be told apart; give the "
+                        "nothing about rows that were never drawn from, and overlapping samples can't be told apart; "
+                        "give the "
                         "stratum of every row, such as its chapter, with `strata`, or draw one sample from all rows")
 
 def sittings(
