@@ -64,7 +64,8 @@ def ratings(
     thing = [c for c in ('call','part','name') if c in labels.columns]
     about = [*thing, 'annotator']
     for c in about:
-        if ordered[c].isna().any(): ordered = ordered.assign(**{c: ordered[c].astype(object).where(ordered[c].notna(), '')})
+        filled = ordered[c].astype(object).where(ordered[c].notna(), '')
+        if ordered[c].isna().any(): ordered = ordered.assign(**{c: filled})
     ordered = ordered.astype(dict(value=object)).set_index(about).value
     def given(which): return ordered[~ordered.index.duplicated(keep=which)] # also where the last takes a label back
     if not rounds: found = {'': given('last')}
@@ -189,7 +190,8 @@ class Reconciliation:
     @property
     def agrees(self)->bool:
         "Was something compared, and is there no difference at all?"
-        return bool(self.compared and self.equal) and not (len(self.only_a) or len(self.only_b) or len(self.differing) or len(self.repeated))
+        different = len(self.only_a) or len(self.only_b) or len(self.differing) or len(self.repeated)
+        return bool(self.compared and self.equal and not different)
 
     def __repr__(self):
         counts = (f"{self.equal} rows equal, {len(self.differing)} values differ, {len(self.only_a)} rows only in a, "
@@ -255,7 +257,8 @@ def _patterns(differing, only_a, only_b, keys):
             if name and n > 1: yield (f"{n} of {len(rows)} differing values of '{column}' are the same but for {name}; "
                                       "even them out before you compare")
     for name,even in _EVENED.items():
-        a,b = ([tuple(even(str(v)) for v in key) for key in df[[*keys]].itertuples(index=False)] for df in (only_a, only_b))
+        a,b = ([tuple(even(str(v)) for v in key) for key in df[[*keys]].itertuples(index=False)]
+               for df in (only_a, only_b))
         n = sum((Counter(a) & Counter(b)).values())
         if n > 1: yield f'{n} rows are only in a and only in b since their keys differ in {name}'
 
@@ -265,8 +268,8 @@ def _kind(column):
     return 'number' if kind in ('integer','floating','mixed-integer-float','decimal') else kind
 
 def _key_texts(column):
-    return [str(int(v)) if isinstance(v, (float, np.floating)) and v == v and v == int(v) else v if pd.isna(v) else str(v)
-            for v in column]
+    def text(v): return str(int(v)) if isinstance(v, (float, np.floating)) and float(v).is_integer() else str(v)
+    return [v if pd.isna(v) else text(v) for v in column]
 
 def _alike(frames, keys):
     "Tables whose keys can be paired: as texts, where one has numbers and the other texts; and a line that says so."

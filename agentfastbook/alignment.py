@@ -34,7 +34,8 @@ def rate(
     "A share with an interval that respects questions."
     check_share(confidence, 'confidence')
     x = check_numbers(hits, 'values')
-    if not np.isin(x, (0, 1)).all(): raise FastbookError("a value is neither True nor False; a share counts rows that hold")
+    if not np.isin(x, (0, 1)).all():
+        raise FastbookError("a value is neither True nor False; a share counts rows that hold")
     if clusters is not None and len(clusters) != len(x):
         raise FastbookError(f"{len(clusters)} clusters for {len(x)} rows; give one for each row")
     if not len(x): return Interval(math.nan, 0., 1.)
@@ -167,7 +168,8 @@ def _check_used(store, mode, given):
     names = sorted(set(given['name'])-{'span'})
     if mode in names: return
     have = f"there are labels {', '.join(names)}" if names else 'there are no labels at all'
-    raise FastbookError(f"nobody gave a label '{mode}' in '{store.path.name}', {have}; name the failure mode with `mode`")
+    raise FastbookError(f"nobody gave a label '{mode}' in '{store.path.name}', {have}; name the failure mode with "
+                        "`mode`")
 
 def _said(case, group, mode):
     "The person's verdict on one case; None if they gave none."

@@ -131,8 +131,9 @@ def _stand_for(mine, drawn_from, n, count, missing):
     alike = np.ptp(labels/every) <= .05*(labels/every).max()
     if alike and every.sum() >= count-slack: return False
     if not alike and count-slack <= every.sum() <= count+missing+slack: return True
-    raise FastbookError(f"the labels were drawn from {every.sum():,.0f} rows, but stand for {count:,}: they say nothing "
-                        "about rows that were never drawn from, and overlapping samples can't be told apart; give the "
+    raise FastbookError(f"the labels were drawn from {every.sum():,.0f} rows, but stand for {count:,}: they say "
+                        "nothing about rows that were never drawn from, and overlapping samples can't be told apart; "
+                        "give the "
                         "stratum of every row, such as its chapter, with `strata`, or draw one sample from all rows")
 
 def sittings(
@@ -145,7 +146,8 @@ def sittings(
     "How much each label weighs, or an error if that can't be told."
     number,drawn_from,n = _drawn_together(reasons)
     domains = np.asarray(domains)
-    weighted = [_stand_for(np.unique(number[domains == d]), drawn_from, n, sizes[d], missing) for d in np.unique(domains)]
+    weighted = [_stand_for(np.unique(number[domains == d]), drawn_from, n, sizes[d], missing)
+                for d in np.unique(domains)]
     return Sittings(number, drawn_from/n, both) if any(weighted) else None
 
 # %% ../nbs/22_estimate.ipynb #c380b95a

@@ -91,13 +91,14 @@ def _weights(kept, labelled):
     return (1/known).where(known > 0, plain)*labelled
 
 def _totals(table):
-    "For each run: rows, passed, labels, agreements, and weights of labels and true passes by verdict, with their squares."
+    "For each run: rows, passed, labels, agreements, and weights of labels and true passes by verdict."
     kept = table[table.passed.notna()]
     judged,labelled = kept.passed.astype(bool),kept.label.notna()
     said = kept.label.where(labelled, False).astype(bool)
     weight = _weights(kept, labelled)
     counts = dict(rows=judged | True, passed=judged, labels=labelled, agreed=labelled & (said == judged))
-    weights = dict(of_pass=weight*judged, right=weight*(judged & said), of_fail=weight*~judged, wrong=weight*(~judged & said),
+    weights = dict(of_pass=weight*judged, right=weight*(judged & said),
+                   of_fail=weight*~judged, wrong=weight*(~judged & said),
                    of_pass_squared=weight**2*judged, of_fail_squared=weight**2*~judged)
     columns = {**{k: v.astype(int) for k,v in counts.items()}, **weights}
     sums = pd.DataFrame(columns).groupby(kept.run, sort=False).sum()
@@ -129,7 +130,7 @@ def _flags(values, who):
     return pd.Series([None if pd.isna(v) else bool(v) for v in values], values.index, dtype=object)
 
 def monitor(
-    table:pd.DataFrame, # run, passed, label (missing where there is none), maybe sampling; a row for each result, in order
+    table:pd.DataFrame, # run, passed, label (None where there is none), maybe sampling; a row for each result
     confidence:float=.95, # of the intervals, all runs together, between 0 and 1
     alarm:float=.05, # chance of any false alarm, however many runs, between 0 and 1
     effect:float=1., # how many rows count for one, where rows of a run belong together; see `design_effect`
@@ -172,7 +173,8 @@ def plot_monitor(
     top.fill_between(x, table.low, table.high, alpha=.2, lw=0, label='95%, for all looks together')
     top.plot(x, table.value, label='true rate, mean so far')
     top.plot(x, table.judged, '.', ms=4, color='gray', label='judge, each run')
-    top.set(ylabel='pass rate, mean so far', ylim=(max(0, min(table.judged.min(), table.low.iloc[len(table)//10])-.05), 1.02))
+    bottom = max(0, min(table.judged.min(), table.low.iloc[len(table)//10])-.05)
+    top.set(ylabel='pass rate, mean so far', ylim=(bottom, 1.02))
     top.legend(frameon=False, fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     for name,label in (('verdict_drift',"judge's pass rate"),('judge_drift','agreement with the person')):
         below.plot(x, table[name].clip(1e-3, 1e6), label=label)

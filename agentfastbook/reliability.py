@@ -103,8 +103,8 @@ def compare_runs(
         verdicts = pd.Series(verdicts, dtype=object)
         groups = None if clusters is None else pd.Series(clusters).reindex(verdicts.index)
         if groups is not None and groups.isna().any():
-            raise FastbookError(f"{groups.isna().sum()} items have no cluster, first {groups.index[groups.isna()][0]!r}; "
-                                "give one for each")
+            first_lost = groups.index[groups.isna()][0]
+            raise FastbookError(f"{groups.isna().sum()} items have no cluster, first {first_lost!r}; give one for each")
         found.append(estimate(verdicts, labels, design, clusters=groups, confidence=confidence))
         kept = verdicts.dropna().index
         adds.append(_influence(labelled_rows(verdicts, labels), kept if groups is None else groups[kept]))

@@ -274,7 +274,9 @@ def _call_of(store, item, group):
 def _new_scores(store, judge, said, name):
     "The scores that the store does not have; an error if it has others by this judge."
     key = ['call','part']
-    held = verdicts(store, judge)[[*key, 'score','critique']].rename(columns=dict(score='before', critique='reason'))
+    every = verdicts(store)
+    held = every.loc[every.judge == judge, [*key, 'score','critique']]
+    held = held.rename(columns=dict(score='before', critique='reason'))
     both = said.merge(held.drop_duplicates(key, keep='last'), on=key, how='left', indicator=True)
     other = both[(both._merge == 'both') & ((both.score != both.before) | (both.critique != both.reason))]
     if len(other):
