@@ -113,15 +113,15 @@ def _chosen(lm, options, out, book, benchmark, engines, workers):
         return
     tiny = [step for step in ('decompose','extract') if not type(engines[step]).__name__.startswith('Rule')]
     if tiny: raise FastbookError(f"--lm and --{tiny[0]} both say who is to {tiny[0]}; leave one of them out")
-    from agentfastbook.local import open_lm
     from agentfastbook.lm_engines import open_engines,show_estimate
     from agentfastbook.pipeline import _questions
-    open_lm(lm).check_ready() # a wrong name or no key is an error before a folder is made
+    prompts,hybrid = options.pop('prompts'),options.pop('hybrid')
+    open_engines(lm, **options).lm.check_ready() # what can't work is an error before a folder is made
     read = read_book(book)
     questions = _questions(read, benchmark)[0]
-    prompts,hybrid = _prompts(options.pop('prompts'), out),options.pop('hybrid')
-    chosen = open_engines(lm, prompts, granularity=engines['decompose'].granularity, retrieve=engines['retrieve'],
-                          rules=engines['extract'] if hybrid else None, concurrency=workers or 8, **options)
+    options = dict(options, granularity=engines['decompose'].granularity, retrieve=engines['retrieve'],
+                   rules=engines['extract'] if hybrid else None, concurrency=workers or 8)
+    chosen = open_engines(lm, _prompts(prompts, out), **options)
     print(show_estimate(chosen.estimate(questions, read), options['budget_usd']), flush=True)
     with _threads(chosen.lm.door.concurrency) as executor:
         yield dict(engines, decompose=chosen.decompose, extract=chosen.extract, executor=executor)
