@@ -142,16 +142,17 @@ def prove_non_inferior(
     """A paired test of non-inferiority that holds for few questions and for any values from 0 to 1.
 
     The one-sided bound of Gaffke 2005, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
-    nonnegative variable; see Learned-Miller & Thomas 2020, A new confidence interval for the mean of a bounded variable."""
+    nonnegative variable; Learned-Miller & Thomas 2020, A new confidence interval for the mean of a bounded variable."""
     if len(old) != len(new) or len(old) < _FEWEST:
         raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to "
                             f"both prompts, at least {_FEWEST} of them")
     check_share(margin, 'the margin')
-    if check_share(alpha, 'alpha') > .4: raise FastbookError(f"alpha is {alpha}; a proof that may be wrong so often is none, "
-                                                             "give .4 or less")
+    if check_share(alpha, 'alpha') > .4:
+        raise FastbookError(f"alpha is {alpha}; a proof that may be wrong so often is none, give .4 or less")
     first,second = check_numbers(old, 'old values'),check_numbers(new, 'new values')
     if not all((0 <= v).all() and (v <= 1).all() for v in (first, second)):
-        raise FastbookError("values outside 0..1 can't be tested: how much a question could lose is not known; scale them")
+        raise FastbookError("values outside 0..1 can't be tested: how much a question could lose is not known; "
+                            "scale them")
     d = second-first
     n,changed,bound = len(d),int((d != 0).sum()),_lower_bound(d, alpha)
     unseen = 0. if changed else 1-alpha**(1/n)
