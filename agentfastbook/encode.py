@@ -147,6 +147,6 @@ def token_encoder(
         raise FastbookError("token encoders need sentence-transformers 6: pip install 'agentfastbook[late]'")
     path = Path(name_or_path)
     if path.exists() and not any((path/name).is_file() for name in ('modules.json','config.json')):
-        raise FastbookError(f"'{name_or_path}' is no model: it has no config.json; give the name of a model that can be "
-                            "downloaded, or the folder of one")
+        raise FastbookError(f"'{name_or_path}' is no model: it has no config.json; give the name of a model that can "
+                            "be downloaded, or the folder of one")
     return TokenEncoder(str(name_or_path), _load_model)

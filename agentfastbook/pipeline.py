@@ -349,7 +349,8 @@ def curate(
 
 def _workers(executor, workers, patience):
     "Who works beside this process, if anybody."
-    if executor is not None and workers: raise FastbookError('executor and workers both say who works; give one of them')
+    if executor is not None and workers:
+        raise FastbookError('executor and workers both say who works; give one of them')
     return Workers(executor, workers, patience) if executor is not None or workers else nullcontext()
 
 def _open_store(out):
