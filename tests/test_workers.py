@@ -90,7 +90,7 @@ def test_dask(benchmark, tmp_path):
     def retrieve(component, chapter): return deadly(component, chapter)
     retrieve.version = '1'
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
-        check_culprits(quiet(benchmark, tmp_path/'out', retrieve=retrieve, executor=client.get_executor(), patience=60), benchmark)
+        check_culprits(quiet(benchmark, tmp_path/'out', retrieve=retrieve, executor=client.get_executor(), patience=300), benchmark)
 
 
 def runs(out):
