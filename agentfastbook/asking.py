@@ -197,7 +197,8 @@ def model_usage(
     "What calls to models took, by run, step and prompt; each call counts once, in the run that paid it."
     rows = store._rows("""select coalesce(max(whole.id), min(run_item.run)) as run, step, prompt, engine, 1 as calls,
         call.error != '' as failed, input_tokens, output_tokens, usd, seconds
-        from call join item_call on item_call.call=call.id join run_item on run_item.item=item_call.item
+        from call join (select item, call from item_call union select item, call from earlier) as place
+        on place.call=call.id join run_item on run_item.item=place.item
         left join run as whole on json_extract(whole.config, '$.lm_run')=run_item.run
         where json_extract(input, '$.messages') is not null group by call.id""")
     sums = ['calls','failed','input_tokens','output_tokens','usd','seconds']

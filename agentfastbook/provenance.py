@@ -128,16 +128,18 @@ class Asker:
         found = self.store.find_made(call.key)
         if found and not found.error: return found
         start,reply,error = perf_counter(),None,''
-        try: reply = self._reply(''.join(p.text for p in parts), prompt)
+        try: reply = self._reply(''.join(p.text for p in parts), prompt, sample)
         except Exception as e:
             error = mask_secrets(f'{type(e).__name__}: {e}')
             raise
         finally: self._save(call, reply, error, perf_counter()-start)
         return self.store.find_made(call.key)
 
-    def _reply(self, text, prompt):
+    def _reply(self, text, prompt, sample):
         self.asked += 1
-        if hasattr(self.model, 'complete'): return self.model.complete(text, step=self.step, prompt=prompt)
+        if hasattr(self.model, 'complete'):
+            again = dict(sample=sample) if sample else {}
+            return self.model.complete(text, step=self.step, prompt=prompt, **again)
         return self.model(text)
 
     def _save(self, call, reply, error, seconds):

@@ -3,7 +3,9 @@ import subprocess
 import time
 
 import pytest
+from agentfastbook.asking import model_usage
 from agentfastbook.core import FastbookError
+from agentfastbook.door import LM, Door
 from agentfastbook.prompts import PromptRepo
 from agentfastbook.provenance import Asker, keep_parts, kept_parts, replay, tidy, why
 from agentfastbook.reply import Reply, Usage
@@ -74,6 +76,32 @@ def test_a_failed_call_is_asked_again(repo, store):
     asker = Asker(repo, store, model, 'shaky')
     with pytest.raises(ValueError): asker.ask_parts([Part('question', 'hi')])
     assert asker.ask_parts([Part('question', 'hi')]).raw == 'up'
+
+
+def test_another_sample_is_another_call_to_the_model(repo, store):
+    class Counting(LM):
+        sent = 0
+
+        def _send(self, request, timeout, on_text):
+            self.sent += 1
+            return Reply(f'answer {self.sent}', usage=Usage(3, 2), stop_reason='end_turn')
+
+    model = Counting('m', Door(store))
+    asker, parts = Asker(repo, store, model, 'model'), [Part('question', 'Who bakes?')]
+    said = [asker.ask_parts(parts, sample=n).raw for n in (0, 1, 1, 0)]
+    assert said == ['answer 1', 'answer 2', 'answer 2', 'answer 1'] and model.sent == 2
+
+
+def test_what_a_failed_attempt_cost_is_counted(store):
+    "A paid reply that was of no use stays in the sums when a later attempt succeeds."
+    asked = dict(messages=[dict(role='user', content='Hi')])
+    run = store.start_run(dict(lm='m'))
+    bad = Call('answer', 'm', asked, None, 'cut', input_tokens=5, output_tokens=1, usd=.25)
+    good = Call('answer', 'm', asked, 'Hello', input_tokens=5, output_tokens=2, usd=.5)
+    store.save_item(run, Item('key', 'lm key', (bad,), 'cut'))
+    store.save_item(run, Item('key', 'lm key', (good,)))
+    row = model_usage(store).iloc[0]
+    assert (row.calls, row.failed, row.input_tokens, row.output_tokens, row.usd) == (2, 1, 10, 3, .75)
 
 
 def test_why_survives_everything_that_git_does(tmp_path, repo, store):
