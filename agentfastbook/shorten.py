@@ -142,7 +142,9 @@ def prove_non_inferior(
     """A paired test of non-inferiority that holds for few questions and for any values from 0 to 1.
 
     The one-sided bound of Gaffke 2005, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
-    nonnegative variable; Learned-Miller & Thomas 2020, A new confidence interval for the mean of a bounded variable."""
+    nonnegative variable; Learned-Miller & Thomas 2020, A new confidence interval for the mean of a bounded variable.
+    For right and wrong it is Clopper and Pearson's exact bound; for other values that it holds is a conjecture, which
+    simulations support and nobody has proved."""
     if len(old) != len(new) or len(old) < _FEWEST:
         raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to "
                             f"both prompts, at least {_FEWEST} of them")
