@@ -189,9 +189,9 @@ class Reconciliation:
 
     @property
     def agrees(self)->bool:
-        "Was something compared, and is there no difference at all?"
+        "Were columns compared, and is there no difference at all?"
         different = len(self.only_a) or len(self.only_b) or len(self.differing) or len(self.repeated)
-        return bool(self.compared and self.equal and not different)
+        return bool(self.compared) and not different
 
     def __repr__(self):
         counts = (f"{self.equal} rows equal, {len(self.differing)} values differ, {len(self.only_a)} rows only in a, "
