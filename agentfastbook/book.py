@@ -246,7 +246,8 @@ def read_book(
     "Read all chapters of a folder; an error only if there is none."
     path = Path(path)
     if not path.is_dir():
-        raise FastbookError(f"book folder '{path}' does not exist; "
+        what = 'is a file, not a folder' if path.exists() else 'does not exist'
+        raise FastbookError(f"book folder '{path}' {what}; "
                             "give a folder of notebooks named like '01_intro.ipynb'")
     claimed,chapters,errors = {},[],{}
     for name in _chapter_names(path):

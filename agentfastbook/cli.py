@@ -108,7 +108,9 @@ def _chosen(lm, options, out, book, benchmark, engines, workers):
     "Engines and workers of a run; with a language model its price is shown before the first call."
     if lm is None:
         given = [k for k,v in options.items() if v not in (None,False)]
-        if given: raise FastbookError(f"--{given[0]} is about a language model; name one with --lm")
+        if given:
+            option = given[0].replace('_', '-')
+            raise FastbookError(f"--{option} is about a language model; name one with --lm")
         yield dict(engines, workers=workers)
         return
     tiny = [step for step in ('decompose','extract') if not type(engines[step]).__name__.startswith('Rule')]
@@ -160,6 +162,8 @@ def afb_curate(
     for option,value,least,most in [('--max-tokens', max_tokens, 1, _MOST), ('--k', k, 1, _MOST),
                                     ('--workers', workers, 0, 1000), ('--budget-usd', budget_usd, 1e-6, _MOST),
                                     ('--yes-no', yes_no, 0, 1)]: check_number(option, value, least, most)
+    if retry_failed and lm is None:
+        raise FastbookError('--retry-failed is about a language model; name one with --lm')
     book,benchmark = _files(book, benchmark)
     engines = _engines(granularity, _encoder(late), max_tokens, k, decompose, extract)
     options = dict(budget_usd=budget_usd, prompts=prompts, hybrid=hybrid, standalone=standalone, yes_no=yes_no)
@@ -167,6 +171,7 @@ def afb_curate(
         done = curate(book, benchmark, out, retry_failed=retry_failed, **chosen)
     _show_usage(done.usage)
     print(done.summary)
+    if done.former: _note(f"dataset.json was changed by somebody; that one is now '{done.former.name}'")
     for name,error in done.errors.items(): print(f'failed: {name}: {error}', file=sys.stderr)
     if done.warning: _note(f'warning: {done.warning}')
     print(f"look at {Path(out)/'report.html'}")

@@ -136,7 +136,8 @@ def _items(store, run):
     last = store.last_run(run)
     if last is None:
         have = ', '.join(str(r['id']) for r in store._rows('select id from run')) or 'none'
-        raise FastbookError(f"run {run or ''} is not in the store '{store.path.name}', which has runs: {have}")
+        what = 'a run with results' if run is None else f'run {run}'
+        raise FastbookError(f"{what} is not in the store '{store.path.name}', which has runs: {have}")
     rows = store._rows("""select item.id as item, item.name, item.error as failed, call.* from run_item
         join item on item.id=run_item.item left join item_call on item_call.item=item.id
         left join call on call.id=item_call.call where run=? order by item.rowid, position""", last)

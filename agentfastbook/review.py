@@ -23,6 +23,7 @@ from .commands import check_number,command
 from .benchmark import Benchmark,load_benchmark
 from .store import Store
 from .labels import apply_reviews
+from .pipeline import note_dataset
 from .show import Html,page,visible
 from .views import Rows,frame_rows,view_html
 from .steps import call_rows,pair_rows,trace_rows
@@ -288,12 +289,14 @@ def save_reviews(
         raise FastbookError(f"can't read '{path.name}' of the run '{path.parent.name}': {e}; "
                             "give the folder of a run") from e
     try:
-        with _store(folder) as store: reviewed = apply_reviews(data, store)
-        count = sum('reviewed' in c for q in reviewed['questions'] for k in _CONTEXTS for c in q.get(k) or [])
+        with _store(folder) as store:
+            reviewed = apply_reviews(data, store)
+            count = sum('reviewed' in c for q in reviewed['questions'] for k in _CONTEXTS for c in q.get(k) or [])
+            if reviewed != data: note_dataset(store, store.last_run(), text := json.dumps(reviewed, indent=1))
     except (TypeError, LookupError, AttributeError) as e:
         raise FastbookError(f"'{path.name}' of the run '{path.parent.name}' is not as `curate` writes it "
                             f"({type(e).__name__}: {e}); run it again, labels are kept in traces.db") from e
-    if reviewed != data: write_file(path, [json.dumps(reviewed, indent=1)])
+    if reviewed != data: write_file(path, [text])
     return count
 
 # %% ../nbs/20_review.ipynb #a11e9d01
