@@ -65,10 +65,11 @@ def _package(
     "The installed package that a module belongs to, with its version."
     top = module.partition('.')[0]
     if top in ('','__main__','__mp_main__'): return ''
-    if top in sys.stdlib_module_names: return f'python {python_version()}'
     found = sys.modules.get(top) or importlib.util.find_spec(top)
     file = getattr(found, '__file__', None) or getattr(found, 'origin', None) or next(iter(_folders(found)), '')
-    if top != _OURS and not os.path.realpath(file).startswith(_installed()): return ''
+    inside = os.path.realpath(file).startswith(_installed())
+    if top in sys.stdlib_module_names and (inside or not os.path.isfile(file)): return f'python {python_version()}'
+    if top != _OURS and not inside: return ''
     return f'{top} {_version(top, found)}'
 
 def _folders(found): return getattr(found, '__path__', None) or getattr(found, 'submodule_search_locations', None) or ()
@@ -160,7 +161,7 @@ def _function(self, x):
     if package := _package(module): # made there, so what it was made with counts
         made_with = map(self, map(_content, x.__closure__ or ()))
         return _token('package', package, module, x.__code__.co_qualname, *made_with)
-    taken = {name for code in _codes(x.__code__) for name in code.co_names} | {'__wrapped__'}
+    taken = {name for code in _codes(x.__code__) for name in code.co_names} | {'__wrapped__','version'}
     own = [self(v, f"its attribute '{k}'") for k,v in sorted(x.__dict__.items()) if k in taken]
     return _token('function', self(x.__code__), *_defaults(self, x), *own,
                   *(_outside(self, x, *r) for r in _reads(x.__code__)))

@@ -349,3 +349,10 @@ def test_the_monitor_weighs_labels_by_the_rows_that_they_stand_for():
         found = monitor(pd.concat(parts, ignore_index=True)).iloc[-1]
         held.append(found.low <= (.9*500+.4*50)/550 <= found.high)
     assert np.mean(held) >= .9 and abs(found.value-.8545) < .06
+
+
+@pytest.mark.parametrize('chance', [0, -1, 2, float('nan'), 'x', True])
+def test_a_label_drawn_with_an_impossible_probability_is_refused(chance):
+    judged,labels = {i: i % 3 > 0 for i in range(90)},{i: i % 3 > 0 for i in range(20)}
+    sampling = {i: dict(how='random', seed=1, probability=20/90 if i else chance, rows=90) for i in labels}
+    with pytest.raises(FastbookError, match='drawn with probability'): estimate(judged, labels, sampling=sampling)

@@ -114,6 +114,28 @@ def test_a_helper_in_a_module_of_the_user(tmp_path, monkeypatch):
     sys.modules.pop('my_helper', None)
 
 
+def test_a_module_of_the_user_with_the_name_of_one_of_pythons(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    def name(body):
+        (tmp_path/'this.py').write_text(f'def clean(x): return {body}\n')
+        importlib.invalidate_caches()
+        naming._package.cache_clear()
+        sys.modules.pop('this', None)
+        return engine_version(in_module('from this import clean\ndef f(q): return clean(q)'))
+    assert name('x.strip()') == name('x.strip()') != name('x.lower()')
+    sys.modules.pop('this', None)
+    naming._package.cache_clear()
+    assert naming._package('json') == naming._package('sys') == naming._package('itertools') != ''
+
+
+def test_a_version_of_a_function_counts_also_as_a_number():
+    def engine(q): return [q]
+    engine.version = 1
+    first = engine_version(engine)
+    engine.version = 2
+    assert engine_version(engine) != first
+
+
 @pytest.mark.parametrize('make', [lambda tmp: open(tmp/'x', 'w'), lambda tmp: sqlite3.connect(':memory:'), lambda tmp: (i for i in 'ab')])
 def test_what_cannot_be_read_is_refused(make, tmp_path):
     thing = make(tmp_path)
