@@ -21,6 +21,8 @@ def _one_to_one(first, second):
     pairs = set(zip(first, second))
     return len(pairs) == len({a for a,_ in pairs}) == len({b for _,b in pairs})
 
+def _is_chance(p): return isinstance(p, (int,float,np.number)) and not isinstance(p, bool) and 0 < p <= 1
+
 def design_of(
     reasons:Sequence[Mapping], # the `sampling` of each label
     verdicts:Sequence[bool], # what the judge says about the same rows
@@ -35,6 +37,9 @@ def design_of(
     aimed = sorted({r.get('how', '?') for r in reasons if r.get('probability') is None})
     if aimed: raise FastbookError(f"labels of rows chosen by '{aimed[0]}' say nothing about the rate of all rows; "
                                   "label a sample that is random, or by verdict, and leave these out")
+    odd = [r['probability'] for r in reasons if not _is_chance(r['probability'])]
+    if odd: raise FastbookError(f"a label was drawn with probability {odd[0]!r:.60}; it must be a number above 0, at "
+                                "most 1: mend its sampling, or leave the label out")
     hows = {r['how'] for r in reasons}
     if len(hows) > 1:
         raise FastbookError(f"the labels come from samples of different kinds ({', '.join(sorted(hows))}); "
