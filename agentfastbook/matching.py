@@ -71,16 +71,13 @@ class _Answer:
         "First words of the verbatim places of a piece, or the places of its words."
         key = '\0'.join(piece)
         if key not in self.found:
-            at = find_all(f'\0{key}\0', self.joined) if piece else []
-            self.found[key] = (np.searchsorted(self.starts, at), None) if at else (None, self._match(piece))
+            there = [w for w in piece if w in self.places]
+            at = find_all('\0'.join(['', *there, '']), self.joined) if there else []
+            starts = np.searchsorted(self.starts, at)
+            if at and len(there) == len(piece): self.found[key] = starts,None
+            elif at: self.found[key] = None,starts[0]+np.arange(len(there)) # all that the answer has, side by side
+            else: self.found[key] = None,np.array(_align(self.places, len(self.words), there), int)
         return self.found[key]
-
-    def _match(self, piece):
-        "Places of the words that match: at best all that the answer has, side by side."
-        there = [w for w in piece if w in self.places]
-        at = self.joined.find('\0'.join(['', *there, '']))
-        if there and at >= 0: return np.searchsorted(self.starts, at)+np.arange(len(there))
-        return np.array(_align(self.places, len(self.words), there), int)
 
 # %% ../nbs/09_matching.ipynb #18a5c905
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def test_components_are_found_where_a_slow_search_finds_them(answer, data):
 def test_alignment_is_the_best_one(answer, words):
     text = matching._Answer(' '.join(answer))
     assert matching._align(text.places, len(answer), words) == slow_align(answer, words)
-    assert text._match(words).tolist() == slow_align(answer, words)
+    found = text.find(words)[1]
+    assert found is None or found.tolist() == slow_align(answer, words)
 
 
 @given(st.text('ab .', max_size=40), st.text('ab .', max_size=40))
