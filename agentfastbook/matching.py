@@ -117,8 +117,13 @@ def _cover_both(answer, first, second):
     text,numbers = _Answer(answer),_sentence_numbers(answer)
     return _covers(text, numbers, first),_covers(text, numbers, second)
 
+def _unused(used, starts, n, i):
+    "Number of the first of `starts`, from the `i`-th on, whose `n` words nobody uses."
+    while i < len(starts) and used[starts[i]:starts[i]+n].any(): i += 1
+    return i
+
 def _covers(text, numbers, components):
-    used,res = np.zeros(len(text.words), int),[]
+    used,res,free = np.zeros(len(text.words), int),[],{} # free: the first place of a piece that may be unused
     for component in components:
         mask,verbatim,invented,before = np.zeros(len(used), bool),True,False,None
         for piece in map(_words, _pieces(component)):
@@ -128,8 +133,12 @@ def _covers(text, numbers, components):
                 invented |= len(places) < len(piece) or len(np.unique(numbers[places])) > 1
                 mask[places] = True
             else:
-                if before is None: before = np.r_[0, used.cumsum()]
-                best = starts[(before[starts+len(piece)]-before[starts]).argmin()]
+                key = tuple(piece)
+                i = free[key] = _unused(used, starts, len(piece), free.get(key, 0))
+                if i == len(starts):
+                    if before is None: before = np.r_[0, used.cumsum()]
+                    i = (before[starts+len(piece)]-before[starts]).argmin()
+                best = starts[i]
                 mask[best:best+len(piece)] = True
         used[mask] += 1
         res.append(Cover(_trim(mask, text.words), verbatim, bool(invented)))
@@ -246,8 +255,8 @@ def _label(predicted, nearest, covered, sizes):
     return labels | ({'hallucination'} if predicted.invented else set())
 
 def _is_missing(words, covered, numbers, sizes):
-    n = numbers.max(initial=0)+1
-    total,there = (np.bincount(numbers[part], sizes[part], n) for part in (words, words & covered))
+    at = np.flatnonzero(words)
+    total,there = (np.bincount(numbers[at], sizes[at]*part) for part in (1, covered[at]))
     return bool((there < .1*total).any())
 
 def label_components(
@@ -257,7 +266,10 @@ def label_components(
 )->Labels: # for each predicted component its labels, for each gold component whether it is missing
     "The labels that the author of fastbook-benchmark would give."
     gold,predicted,sizes,numbers = *_cover_both(answer, gold, predicted),_sizes(answer),_sentence_numbers(answer)
-    def union(covers): return np.any([c.words for c in covers], axis=0) if covers else np.zeros(len(sizes), bool)
+    def union(covers):
+        res = np.zeros(len(sizes), bool)
+        for c in covers: res |= c.words
+        return res
     in_gold,in_predicted,nearest = union(gold),union(predicted),np.zeros(len(predicted))
     ious = _ious(_shared(gold, predicted, sizes), _totals(gold, sizes), _totals(predicted, sizes))
     np.maximum.at(nearest, ious.indices, ious.data)
