@@ -82,7 +82,7 @@ def parse_prompt(
     if not m: raise FastbookError(f"{what} has no front matter; start the file with --- , `name: ...` and ---")
     import yaml
     try: front = yaml.safe_load(m[1]) or {}
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e: # a date out of range, lists that are nested too deeply
         where = f' in line {e.problem_mark.line+2}' if getattr(e, 'problem_mark', None) else ''
         raise FastbookError(f"the front matter of {what} is not YAML{where}; put texts with colons in quotes") from e
     _check_front(front, what)

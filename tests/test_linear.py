@@ -256,3 +256,13 @@ def test_what_cannot_be_compared_in_time_is_named():
     with pytest.raises(FastbookError, match='of 30,000 words that is not verbatim'):
         matching.cover(WORDS+'b', ['b '+'a '*29_999])
     assert matching.cover(WORDS, ['a '*29_999+'b'])[0].invented
+
+
+@pytest.mark.parametrize('value', ['['*50_000, '{a: '*20_000, '2020-13-45', '*x', '!!python/object:os.system x'])
+def test_front_matter_that_cannot_be_read_is_named(value):
+    with pytest.raises(FastbookError, match='is not YAML'): templates.parse_prompt(f'---\nname: a\nmodel: {value}\n---\nx')
+
+
+def test_front_matter_that_grows_is_refused():
+    bomb = ', '.join(f"&a{i} [{', '.join([f'*a{i-1}']*9) if i else 1}]" for i in range(9))
+    with pytest.raises(FastbookError): templates.parse_prompt(f'---\nname: a\nmodel: [{bomb}]\n---\nx')
