@@ -99,13 +99,13 @@ def _strip(text, start, end):
 
 def _markdown_blocks(text):
     "`(kind, span, level, title)` of each block; together they cover all that is not white space."
-    starts,tokens,at,res = _line_starts(text)+[len(text)],_parser().parse(text),0,[]
+    starts,tokens,at,res = _line_starts(text)+[len(text)]*2,_parser().parse(text),0,[]
     for token,following in zip(tokens, [*tokens[1:], None]):
         if token.level or token.type not in _KINDS or not token.map: continue
-        start,end = (starts[min(n, len(starts)-1)] for n in token.map)
+        start,end = starts[token.map[0]],starts[token.map[1]]
         if start < at: continue
         level,title = (int(token.tag[1]), following.content) if token.type == 'heading_open' else (0, '')
-        res.append(('paragraph', _strip(text, at, start), 0, ''))
+        if start > at: res.append(('paragraph', _strip(text, at, start), 0, ''))
         res.append((_KINDS[token.type], _strip(text, start, end), level, title))
         at = end
     res.append(('paragraph', _strip(text, at, len(text)), 0, ''))
@@ -155,14 +155,14 @@ def _output_text(cell):
     return ''.join(texts).rstrip('\n')
 
 def _questionnaire_at(text):
-    "Start and end of the heading `## Questionnaire` in a Markdown text; None: it has none."
+    "Start and end of the heading `## Questionnaire` in a Markdown text, and the tokens behind it; None: it has none."
     if 'Questionnaire' not in text: return None
     tokens = _parser().parse(text)
-    for token,following in zip(tokens, tokens[1:]):
+    for i,(token,following) in enumerate(zip(tokens, tokens[1:])):
         heading = token.type == 'heading_open' and token.tag == 'h2' and not token.level
         if heading and following.content.strip() == 'Questionnaire':
-            starts = _line_starts(text)+[len(text)]
-            return tuple(starts[min(line, len(starts)-1)] for line in token.map)
+            starts = _line_starts(text)+[len(text)]*2
+            return starts[token.map[0]],starts[token.map[1]],tokens[i+3:]
 
 def _chapter_cells(path, outputs, inside):
     "`(index, kind, source)` up to the questionnaire."
@@ -330,14 +330,15 @@ def questionnaire(
     else: sources = [s for _,c,s in _read_cells(path) if c['cell_type'] == 'markdown']
     found = next(((i, place) for i,s in enumerate(sources) if (place := _questionnaire_at(s))), None)
     if not found: return []
-    i,(_,end) = found
-    tokens,res,last = _parser().parse('\n\n'.join([sources[i][end:], *sources[i+1:]])),[],None
+    i,(_,end,tokens) = found
+    if sources[i+1:]: tokens = _parser().parse('\n\n'.join([sources[i][end:], *sources[i+1:]]))
+    res,inside = [],False
     for token in tokens:
         if token.type == 'heading_open' and res: break
-        if token.type == 'list_item_open' and token.level == 1 and token.info: res.append(''); last = len(res)
-        elif token.type == 'inline' and last: res[-1] = f'{res[-1]}\n{token.content}'.strip()
-        elif token.type == 'ordered_list_close' and token.level == 0: last = None
-    return res
+        if token.type == 'list_item_open' and token.level == 1 and token.info: res.append([]); inside = True
+        elif token.type == 'inline' and inside and token.content.strip(): res[-1].append(token.content)
+        elif token.type == 'ordered_list_close' and token.level == 0: inside = False
+    return ['\n'.join(contents).strip() for contents in res]
 
 # %% ../nbs/01_book.ipynb #9c283f93
 _FASTBOOK = 'https://github.com/fastai/fastbook'

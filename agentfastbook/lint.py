@@ -250,8 +250,11 @@ def repair(
     "Mend what the text allows, and give everything its offsets."
     located = locate_contexts(benchmark, book)
     plain = [q if all(c.span for x in q.components for c in x.contexts) else _decode_contexts(q) for q in located]
-    printed = read_book(book.path, outputs=True)
-    mended = [_mend_question(q, book, printed) for q in locate_contexts(Benchmark(plain), book)]
+    located = locate_contexts(Benchmark(plain), book)
+    contexts = [c for q in located for x in (*q.components, *q.question_components) for c in x.contexts]
+    lost = any(not c.span and _OUTPUT in c.text for c in contexts)
+    printed = read_book(book.path, outputs=True) if lost else book
+    mended = [_mend_question(q, book, printed) for q in located]
     return Benchmark(mended, _to_v2(mended), benchmark.errors)
 
 # %% ../nbs/15_lint.ipynb #fc867db2

@@ -8,7 +8,7 @@ __all__ = ['numbered', 'point_request', 'read_starts', 'read_tags', 'locate_comp
 
 # %% ../nbs/14_lm_decompose.ipynb #a92a28b9
 import re
-from bisect import bisect_right
+from bisect import bisect_left,bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,field
 from .core import FastbookError,Span,locate_next
@@ -82,23 +82,31 @@ def locate_components(
     answer:str, # the gold answer
 )->list[Span|None]: # where each is, None if it is rejected
     "Find each fact in the answer, or reject it."
-    res,taken,after,first = [],set(),0,{} # first: before it, a text has no free place; None: nowhere
+    res,taken,after,first,places = [],set(),0,{},{} # first: before it, a text has no free place; places: it has none
     for text in texts:
-        at,span = first.get(text, 0),None
-        if at is not None: span = _free(text, answer, max(after, at), taken) or _free(text, answer, at, taken)
-        if span is None:
-            first[text] = None
-            span = locate_next(text, answer, after) or locate_next(text, answer)
+        if text not in places:
+            at = first.get(text, 0)
+            span = _free(text, answer, max(after, at), taken)
+            if not span:
+                span = _free(text, answer, at, taken)
+                first[text] = span and span.start+1
+                if not span: places[text] = list(_places(text, answer, 0))
+        if text in places:
+            i = bisect_left(places[text], after, key=lambda s: s.start)
+            span = next(iter(places[text][i:i+1] or places[text][:1]), None)
         if span: after = span.end
         taken.add(span)
         res.append(span)
     return res
 
+def _places(text, answer, at):
+    while span := locate_next(text, answer, at):
+        yield span
+        at = span.start+1
+
 def _free(text, answer, at, taken):
     "The next place that no fact has yet."
-    span = locate_next(text, answer, at)
-    while span and span in taken: span = locate_next(text, answer, span.start+1)
-    return span
+    return next((s for s in _places(text, answer, at) if s not in taken), None)
 
 # %% ../nbs/14_lm_decompose.ipynb #4980e6ae
 def snap(

@@ -29,16 +29,11 @@ def _pieces(component): return [component] if isinstance(component, str) else li
 
 _CELLS = 20_000_000 # words of an answer times words of a piece that is not verbatim: more take too long to compare
 
-def _reach(gain, js):
-    "For places `js` the best gain and the place before: 30 for a word, less 11, 12 ... 40 for a gap."
-    ks,base = np.flatnonzero(gain),len(gain)+1
-    def best(values, k): return values*base+base-1-k # one number: the gain, then the first place
-    found = np.maximum(base-1, best(gain[js], js))
-    before = np.searchsorted(ks, js)
-    if len(ks):
-        far,near = (np.maximum.accumulate(best(gain[ks]+more, ks)) for more in (-40, ks-10))
-        reached = np.maximum(far[before-1], near[before-1]-js*base)
-        found = np.where(before > 0, np.maximum(found, reached), found)
+def _reach(best, ks, js):
+    "For places `js` the best gain and the place before, one of `ks`: 30 for a word, less 11, 12 ... 40 for a gap."
+    base,here,at = len(best)+1,best[ks],np.searchsorted(ks, js, side='right')-1
+    far,near = np.maximum.accumulate(here)[at]-40*base,np.maximum.accumulate(here+(ks-10)*base)[at]-js*base
+    found = np.maximum(np.maximum(far, near), np.maximum(best[js], best[0]))
     return found//base+30,base-1-found%base
 
 def _align(places, n, words):
@@ -46,14 +41,17 @@ def _align(places, n, words):
     if n*len(words) > _CELLS:
         raise FastbookError(f"a piece of {len(words):,} words that is not verbatim can't be compared with an answer of "
                             f"{n:,} words; cut them into shorter ones")
-    gain,steps = np.zeros(n+1, int),[] # gain[j]: over nothing, if the last match is word j-1; each new word costs 10
-    for word in words:
-        js = places.get(word, np.zeros(0, int))
-        gains,came = _reach(gain, js)
-        better = gains > gain[js+1]
-        steps.append((js[better]+1, came[better]))
-        gain[js[better]+1] = gains[better]
-    at,res = int(gain.argmax()),[]
+    base,best,ks,steps = n+2,np.zeros(n+1, int),np.zeros(1, int),[] # ks: where `best` isn't 0
+    best[0] = base-1 # best[k]: one number for the gain over nothing if the last match is word k-1, then the first k
+    for word in (w for w in words if w in places): # each new word costs 10
+        js = places[word]
+        gains,came = _reach(best, ks, js)
+        better = gains > best[js+1]//base
+        if not best[js[0]+1]: ks = np.sort(np.concatenate((ks, js+1)), kind='stable')
+        js = js[better]+1
+        best[js] = gains[better]*base+base-1-js
+        steps.append((js, came[better]))
+    at,res = int(ks[best[ks].argmax()]),[]
     for reached,came in reversed(steps):
         i = np.searchsorted(reached, at)
         if i < len(reached) and reached[i] == at: res.append(at-1); at = int(came[i])
@@ -65,15 +63,20 @@ class _Answer:
         self.words,self.found = _words(answer),{}
         self.joined = '\0'+'\0'.join(self.words)+'\0'
         self.starts = np.cumsum([0]+[len(w)+1 for w in self.words])
-        self.places = {w: np.array(i) for w,i in pd.Series(range(len(self.words))).groupby(self.words).indices.items()}
+        places = {}
+        for i,word in enumerate(self.words): places.setdefault(word, []).append(i)
+        self.places = {word: np.array(i) for word,i in places.items()}
 
     def find(self, piece):
         "First words of the verbatim places of a piece, or the places of its words."
         key = '\0'.join(piece)
         if key not in self.found:
-            at = find_all(f'\0{key}\0', self.joined) if piece else []
-            exact = np.searchsorted(self.starts, at) if at else None
-            self.found[key] = exact,None if at else np.array(_align(self.places, len(self.words), piece), int)
+            there = [w for w in piece if w in self.places]
+            at = find_all('\0'.join(['', *there, '']), self.joined) if there else []
+            starts = np.searchsorted(self.starts, at)
+            if at and len(there) == len(piece): self.found[key] = starts,None
+            elif at: self.found[key] = None,starts[0]+np.arange(len(there)) # all that the answer has, side by side
+            else: self.found[key] = None,np.array(_align(self.places, len(self.words), there), int)
         return self.found[key]
 
 # %% ../nbs/09_matching.ipynb #18a5c905
@@ -86,8 +89,9 @@ class Cover:
 
 def _runs(mask):
     "Start and end of each run of True."
-    edges = np.flatnonzero(np.diff(np.r_[0, mask.astype(int), 0]))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
+    at = np.flatnonzero(mask)
+    last = [*np.flatnonzero(at[1:]-at[:-1] > 1).tolist(), -1]
+    return [(int(at[i]), int(at[j])+1) for i,j in zip([0, *[j+1 for j in last]], last)] if len(at) else []
 
 def _trim(mask, words):
     mask = mask.copy()
@@ -106,10 +110,22 @@ def cover(
     components:Sequence[str|Sequence[str]], # each a string, or a list of pieces
 )->list[Cover]: # one for each component
     "Map components to words of the answer, each to a place of its own where there is one."
-    text,numbers,res = _Answer(answer),_sentence_numbers(answer),[]
-    used = np.zeros(len(text.words), int)
+    return _covers(_Answer(answer), _sentence_numbers(answer), components)
+
+def _cover_both(answer, first, second):
+    "The covers of two decompositions of one answer."
+    text,numbers = _Answer(answer),_sentence_numbers(answer)
+    return _covers(text, numbers, first),_covers(text, numbers, second)
+
+def _unused(used, starts, n, i):
+    "Number of the first of `starts`, from the `i`-th on, whose `n` words nobody uses."
+    while i < len(starts) and used[starts[i]:starts[i]+n].any(): i += 1
+    return i
+
+def _covers(text, numbers, components):
+    used,res,free = np.zeros(len(text.words), int),[],{} # free: the first place of a piece that may be unused
     for component in components:
-        mask,verbatim,invented,before = np.zeros(len(used), bool),True,False,np.r_[0, used.cumsum()]
+        mask,verbatim,invented,before = np.zeros(len(used), bool),True,False,None
         for piece in map(_words, _pieces(component)):
             starts,places = text.find(piece)
             if starts is None:
@@ -117,7 +133,12 @@ def cover(
                 invented |= len(places) < len(piece) or len(np.unique(numbers[places])) > 1
                 mask[places] = True
             else:
-                best = starts[(before[starts+len(piece)]-before[starts]).argmin()]
+                key = tuple(piece)
+                i = free[key] = _unused(used, starts, len(piece), free.get(key, 0))
+                if i == len(starts):
+                    if before is None: before = np.r_[0, used.cumsum()]
+                    i = (before[starts+len(piece)]-before[starts]).argmin()
+                best = starts[i]
                 mask[best:best+len(piece)] = True
         used[mask] += 1
         res.append(Cover(_trim(mask, text.words), verbatim, bool(invented)))
@@ -146,9 +167,13 @@ def drop_duplicates(
 def _assign(scores, at_least):
     "The best pairing of rows and columns: the sum of its scores, or the number of those of at least `at_least`."
     from scipy.optimize import linear_sum_assignment
-    counted = scores if not at_least else np.where(scores >= at_least, 1+scores, 0.)
-    rows,columns = linear_sum_assignment(-counted)
-    best = counted[rows, columns]
+    pairs = scores.tocoo()
+    rows,columns,gain = (a[pairs.data >= at_least] for a in (*pairs.coords, pairs.data+bool(at_least)))
+    alone = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1) # each has no other partner
+    rows,columns = (np.unique(a[~alone], return_inverse=True)[1] for a in (rows, columns))
+    table = np.zeros((rows.max(initial=-1)+1, columns.max(initial=-1)+1))
+    table[rows, columns] = gain[~alone]
+    best = np.concatenate([gain[alone], table[linear_sum_assignment(table, maximize=True)]])
     return float((best > 0).sum()) if at_least else float(best.sum())
 
 def _borders(covers, n):
@@ -157,36 +182,41 @@ def _borders(covers, n):
     return {('start', s) for s,_ in runs if s > 0} | {('end', e) for _,e in runs if e < n}
 
 def _shared(first, second, sizes):
-    "Characters that each of the `first` covers shares with each of the `second`: (first, second)."
+    "Characters that each of the `first` covers shares with each of the `second`: sparse, (first, second)."
     from scipy.sparse import csr_array
     def table(covers):
         places = [np.flatnonzero(c.words) for c in covers]
         ends = np.cumsum([0]+[len(p) for p in places])
         return csr_array((np.ones(ends[-1]), np.concatenate([*places, ends[:0]]), ends), (len(covers), len(sizes)))
-    return (table(first)*sizes @ table(second).T).toarray()
+    return (table(first)*sizes @ table(second).T).tocsr()
 
-def _ious(first, second, sizes):
-    "`iou` of each of the `first` covers with each of the `second`: (first, second)."
-    shared = _shared(first, second, sizes)
-    a,b = (np.array([sizes[c.words].sum() for c in covers]) for covers in (first, second))
-    union = a.reshape(-1, 1)+b.reshape(1, -1)-shared
-    return shared/np.where(union > 0, union, 1)
+def _totals(covers, sizes): return np.array([sizes[c.words].sum() for c in covers])
 
-def _recovered(target, covers, total, shared, sizes, threshold):
-    "Is `target` a union of those `covers` that lie in it? Of `total` characters they have `shared` ones in it."
-    inside = np.flatnonzero((total > 0) & (shared >= threshold*total))
-    return iou(np.any([covers[i].words for i in inside], axis=0), target, sizes) >= threshold if len(inside) else False
+def _ious(shared, first, second):
+    "`iou` of covers with `shared` characters of their `first` and `second` totals: sparse, (first, second)."
+    res,rows = shared.copy(),np.repeat(np.arange(len(first)), np.diff(shared.indptr))
+    res.data = shared.data/(first[rows]+second[shared.indices]-shared.data)
+    return res
+
+def _recovered(gold, predicted, shared, total, sizes, threshold):
+    "How many `gold` covers are a union of those `predicted` ones that lie in them, of whose `total` is `shared`?"
+    res,inside = 0,shared.data >= threshold*total[shared.indices]
+    for target,start,end in zip(gold, shared.indptr, shared.indptr[1:]):
+        covers = [predicted[i].words for i in shared.indices[start:end][inside[start:end]]]
+        res += bool(covers and iou(np.any(covers, axis=0), target.words, sizes) >= threshold)
+    return res
+
 
 # %% ../nbs/09_matching.ipynb #024715a2
 def _count(answer, gold, predicted, threshold=.9):
     "Everything that `score_decomposition` adds up, for one question."
-    gold,predicted,sizes = cover(answer, drop_duplicates(gold)),cover(answer, drop_duplicates(predicted)),_sizes(answer)
-    scores,shared = _ious(gold, predicted, sizes),_shared(gold, predicted, sizes)
-    total = np.array([sizes[p.words].sum() for p in predicted])
+    gold,predicted,sizes = *_cover_both(answer, drop_duplicates(gold), drop_duplicates(predicted)),_sizes(answer)
+    shared,total = _shared(gold, predicted, sizes),_totals(predicted, sizes)
+    scores = _ious(shared, _totals(gold, sizes), total)
     a,b = _borders(gold, len(sizes)),_borders(predicted, len(sizes))
     return dict(n_gold=len(gold), n_predicted=len(predicted), soft=_assign(scores, 0), hits=_assign(scores, .8),
                 verbatim=sum(p.verbatim for p in predicted), borders=len(a)+len(b), shared=len(a & b),
-                recovered=sum(_recovered(g.words, predicted, total, s, sizes, threshold) for g,s in zip(gold, shared)))
+                recovered=_recovered(gold, predicted, shared, total, sizes, threshold))
 
 def decomposition_sums(
     pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
@@ -225,8 +255,8 @@ def _label(predicted, nearest, covered, sizes):
     return labels | ({'hallucination'} if predicted.invented else set())
 
 def _is_missing(words, covered, numbers, sizes):
-    n = numbers.max(initial=0)+1
-    total,there = (np.bincount(numbers[part], sizes[part], n) for part in (words, words & covered))
+    at = np.flatnonzero(words)
+    total,there = (np.bincount(numbers[at], sizes[at]*part) for part in (1, covered[at]))
     return bool((there < .1*total).any())
 
 def label_components(
@@ -235,10 +265,15 @@ def label_components(
     predicted:Sequence[str|Sequence[str]], # an engine's components
 )->Labels: # for each predicted component its labels, for each gold component whether it is missing
     "The labels that the author of fastbook-benchmark would give."
-    gold,predicted,sizes,numbers = cover(answer, gold),cover(answer, predicted),_sizes(answer),_sentence_numbers(answer)
-    def union(covers): return np.any([c.words for c in covers], axis=0) if covers else np.zeros(len(sizes), bool)
-    in_gold,in_predicted,best = union(gold),union(predicted),_ious(gold, predicted, sizes).max(0, initial=0.)
-    return Labels([_label(p, nearest, in_gold, sizes) for p,nearest in zip(predicted, best)],
+    gold,predicted,sizes,numbers = *_cover_both(answer, gold, predicted),_sizes(answer),_sentence_numbers(answer)
+    def union(covers):
+        res = np.zeros(len(sizes), bool)
+        for c in covers: res |= c.words
+        return res
+    in_gold,in_predicted,nearest = union(gold),union(predicted),np.zeros(len(predicted))
+    ious = _ious(_shared(gold, predicted, sizes), _totals(gold, sizes), _totals(predicted, sizes))
+    np.maximum.at(nearest, ious.indices, ious.data)
+    return Labels([_label(p, near, in_gold, sizes) for p,near in zip(predicted, nearest)],
                   [_is_missing(g.words, in_predicted, numbers, sizes) for g in gold])
 
 # %% ../nbs/09_matching.ipynb #96370165

@@ -80,14 +80,24 @@ def parse_prompt(
     what,m = f"prompt '{name}'" if name else 'the prompt',_FRONT.match(text)
     if '\0' in text: raise FastbookError(f"{what} is a binary file, not Markdown; save it as UTF-8 text")
     if not m: raise FastbookError(f"{what} has no front matter; start the file with --- , `name: ...` and ---")
-    import yaml
-    try: front = yaml.safe_load(m[1]) or {}
-    except yaml.YAMLError as e:
-        where = f' in line {e.problem_mark.line+2}' if getattr(e, 'problem_mark', None) else ''
-        raise FastbookError(f"the front matter of {what} is not YAML{where}; put texts with colons in quotes") from e
+    front = _read_front(m[1], what)
     _check_front(front, what)
     front = {'name': name, **front, 'examples': tuple(front.get('examples', ()))}
     return Prompt(body=text[m.end():], line=text.count('\n', 0, m.end())+1, **front)
+
+def _read_front(text, what):
+    "YAML as data, without what it must not hold."
+    import yaml
+    try:
+        aliases = sum(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)) if '&' in text else 0
+        front = (yaml.safe_load(text) or {}) if aliases < 10 else {}
+    except (yaml.YAMLError, ValueError, RecursionError) as e: # a date out of range, lists that are nested too deeply
+        where = f' in line {e.problem_mark.line+2}' if getattr(e, 'problem_mark', None) else ''
+        raise FastbookError(f"the front matter of {what} is not YAML{where}; put texts with colons in quotes") from e
+    if aliases > 9:
+        raise FastbookError(f"the front matter of {what} has {aliases:,} aliases (*name), which may grow without end; "
+                            "write the values themselves, or at most 9 aliases")
+    return front
 
 # %% ../nbs/03_templates.ipynb #8750c0b5
 @dataclass(frozen=True)

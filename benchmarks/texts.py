@@ -1,8 +1,10 @@
 """How long do the functions that read free text take on hostile texts? python benchmarks/texts.py [--size 100000]
 
 Each function reads each pattern, repeated up to the size, in a process that is ended after 10 seconds. Seconds are those of
-the processor. Growth is that of the worst pattern from half of the size: 2 for linear time, 4 for quadratic time. A `FastbookError` is a fine answer; any other error is named. A row is marked with ! if a cell takes a second or more.
-Functions that compare two texts get hostile texts on both sides, equal up to the last character.
+the processor. Growth is that of the worst pattern from half of the size: 2 for linear time, 4 for quadratic time. A
+`FastbookError` is a fine answer; any other error is named. A row is marked with ! if a cell takes a second or more.
+Functions that compare two texts get hostile texts on both sides, equal up to the last character. Functions of a chapter get
+one that has been read: reading is a function of its own.
 """
 import argparse,base64,gc,json,multiprocessing,random,re,resource,tempfile,time,warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import scipy.optimize,scipy.sparse # by functions that need them: not a part of their time
 
 from agentfastbook import benchmark as bm, checks, coding, core, differences, export, extract, grouping, lint, lm_decompose
 from agentfastbook import lm_extract, lm_judge, matching, metrics, retrieve, reply, secrets, shorten, show, steps, templates
@@ -102,15 +105,16 @@ def _raw(answer, parts, contexts=()):
 def _question(text): return bm.Question(1, 1, text[:1000], text)
 def _component(text): return bm.Component(text, query=f'Why? {text}')
 
-def _extract(text, component):
-    chapter = _md(text)
+def _chapter(text): return text,_md(text)
+def _text_and_book(text): return text,_book(text)
+
+def _extract(chapter, component):
     ranked = retrieve.Retriever()(component, chapter)
     return extract.RuleExtractor()(component, ranked, chapter)
 
 def _whole(chapter): return [retrieve.RankedPassage(p, 1.) for p in passages(chapter, 10**6)]
 
-def _extract_all(text):
-    chapter = _md(text)
+def _extract_all(text, chapter):
     return extract.RuleExtractor()(_component(text[:200]), _whole(chapter), chapter)
 
 def _case(text, step, pieces):
@@ -131,7 +135,7 @@ def _codes(text):
 
 def _lines(text): return [text[i:i+33] for i in range(0, len(text), 33)]
 
-FUNCTIONS = { # name: function of a text
+FUNCTIONS = { # name: function of a text; or how a text is prepared, and a function of what that gives
     'fold': core.fold,
     'locate: itself': lambda t: core.locate(t, t),
     'locate: but for the end': lambda t: core.locate(_changed(t), t),
@@ -151,7 +155,7 @@ FUNCTIONS = { # name: function of a text
     'read_chapter: Markdown': _md,
     'read_chapter: notebook': _nb,
     'questionnaire': lambda t: questionnaire(_file('## Questionnaire\n\n1. '+t.replace('\ud800', '?'), '01_q.md')),
-    'passages': lambda t: passages(_md(t), 20),
+    'passages': (_chapter, lambda t, c: passages(c, 20)),
     'unquote': lambda t: bm.unquote('"'+t),
     'find_components: itself': lambda t: bm.find_components(t, [[t], [t.upper()], [_changed(t)]]),
     'find_components: equal': lambda t: bm.find_components(t, [[t[:33]]]*3000),
@@ -160,13 +164,15 @@ FUNCTIONS = { # name: function of a text
     'find_components: growing': lambda t: bm.find_components(t, [[t[:i]] for i in range(1, int((2*len(t))**.5))]),
     'find_components: lost pieces': lambda t: bm.find_components(t, [[_changed(p)] for p in _lines(t)]),
     'parse_benchmark': lambda t: bm.parse_benchmark(_raw(t, _lines(t))),
-    'locate_contexts': lambda t: bm.locate_contexts(bm.parse_benchmark(_raw('x', ['x'], _lines(t))), _book(t)),
+    'locate_contexts': (_text_and_book, lambda t, b: bm.locate_contexts(bm.parse_benchmark(_raw('x', ['x'], _lines(t))), b)),
     'lint: equal components': lambda t: lint.lint(bm.parse_benchmark(_raw(t, [t[:33] or 'x']*3000))),
     'lint: components': lambda t: lint.lint(bm.parse_benchmark(_raw(t, _lines(t)))),
     'lint: nested components': lambda t: lint.lint(bm.parse_benchmark(_raw(t, [t[:100+i] for i in range(400)]))),
-    'lint: contexts': lambda t: lint.lint(bm.parse_benchmark(_raw('x', ['x'], [t[:50], *_chunks(t.upper(), 100)])), _book(t)),
-    'ceilings': lambda t: lint.ceilings(bm.parse_benchmark(_raw('x', ['x'], _chunks(t, 100))), _book(t), 200),
-    'repair': lambda t: lint.repair(bm.parse_benchmark(_raw('x', ['x'], _chunks(t, 100))), _book(t)),
+    'lint: contexts': (_text_and_book, lambda t, b: lint.lint(
+        bm.parse_benchmark(_raw('x', ['x'], [t[:50], *_chunks(t.upper(), 100)])), b)),
+    'ceilings': (_text_and_book, lambda t, b: lint.ceilings(
+        bm.parse_benchmark(_raw('x', ['x'], _chunks(t, 100))), b, 200)),
+    'repair': (_text_and_book, lambda t, b: lint.repair(bm.parse_benchmark(_raw('x', ['x'], _chunks(t, 100))), b)),
     'decompose_spans': lambda t: [decompose_spans(t, g) for g in ('standard','fine','whole')],
     'RuleDecomposer': lambda t: RuleDecomposer()(_question(t)),
     'show_components': lambda t: show_components(t, decompose_spans(t)),
@@ -176,11 +182,12 @@ FUNCTIONS = { # name: function of a text
     'word_diff': lambda t: differences.word_diff(t, t[len(t)//2:]+_changed(t[:len(t)//2])),
     'mark_words': lambda t: differences.mark_words(t, _random_words(len(t))),
     'differences of steps': lambda t: steps.differences(t, t[::-1]),
-    'sentence_blocks': lambda t: extract.sentence_blocks(_md(t)),
-    'RuleExtractor: its own text': lambda t: _extract(t, _component(t)),
-    'RuleExtractor: a sentence': lambda t: _extract(t, _component(t[:200])),
-    'RuleExtractor: a passage': _extract_all,
-    'join_passages': lambda t: (lambda c: extract.join_passages([retrieve.RankedPassage(p, 1.) for p in passages(c, 5)], c))(_md(t)),
+    'sentence_blocks': (_chapter, lambda t, c: extract.sentence_blocks(c)),
+    'RuleExtractor: its own text': (_chapter, lambda t, c: _extract(c, _component(t))),
+    'RuleExtractor: a sentence': (_chapter, lambda t, c: _extract(c, _component(t[:200]))),
+    'RuleExtractor: a passage': (_chapter, _extract_all),
+    'join_passages': (lambda t: (c := _md(t), [retrieve.RankedPassage(p, 1.) for p in passages(c, 5)]),
+                      lambda c, ranked: extract.join_passages(ranked, c)),
     'terms': retrieve.terms,
     'BM25': lambda t: retrieve.BM25(_chunks(t, 200)).search(t),
     'show_ranked': lambda t: retrieve.show_ranked([retrieve.RankedPassage(p, 1.) for p in _chunks(t, 100)], t[:100]),
@@ -202,7 +209,7 @@ FUNCTIONS = { # name: function of a text
     'locate_components': lambda t: lm_decompose.snap(lm_decompose.locate_components(_lines(t), t), t, merge=True),
     'locate_components: equal': lambda t: lm_decompose.locate_components([t[:33]]*3000, t),
     'read_starts': lambda t: lm_decompose.read_starts(list(range(1, len(t)//2, 2)), [t]),
-    'numbered_sentences': lambda t: lm_extract.numbered_sentences(_whole(_md(t)), _md(t)),
+    'numbered_sentences': (_chapter, lambda t, c: lm_extract.numbered_sentences(_whole(c), c)),
     'read_verdict': lambda t: lm_judge.read_verdict(dict(verdict='pass', critique=t, evidence=t), Case('1', '1', 'text', {}, t, t)),
     'content_words': checks.content_words,
     'numbers_in': checks.numbers_in,
@@ -219,9 +226,13 @@ def measure(
     size:int, # characters
 )->tuple[float,str]: # seconds, and the error's name
     "Run one cell."
-    text,error = text_of(pattern, size),''
+    text,error,function = text_of(pattern, size),'',FUNCTIONS[name]
+    prepare,function = function if isinstance(function, tuple) else (lambda t: (t,), function)
     start = time.process_time()
-    try: FUNCTIONS[name](text)
+    try:
+        given = prepare(text)
+        start = time.process_time()
+        function(*given)
     except core.FastbookError: pass
     except Exception as e: error = f'{type(e).__name__}: {e}'[:100]
     return time.process_time()-start,error

@@ -137,6 +137,8 @@ def test_components_are_found_where_a_slow_search_finds_them(answer, data):
 def test_alignment_is_the_best_one(answer, words):
     text = matching._Answer(' '.join(answer))
     assert matching._align(text.places, len(answer), words) == slow_align(answer, words)
+    found = text.find(words)[1]
+    assert found is None or found.tolist() == slow_align(answer, words)
 
 
 @given(st.text('ab .', max_size=40), st.text('ab .', max_size=40))
@@ -204,6 +206,9 @@ def raw(answer, parts): return {'questions': [dict(chapter=1, question_number=1,
                                                    answer_context=[dict(answer_component=p, context=[]) for p in parts])]}
 
 
+def cut(text, n): return [text[i:i+n] for i in range(0, len(text), n)]
+
+
 def duplicates():
     found = lint.lint(parse_benchmark(raw('The yeast eats sugar. '*4000, ['The yeast eats sugar.']*3000)))
     assert (found.defect == 'component repeated in answer').sum() == 3000
@@ -212,6 +217,7 @@ def duplicates():
 
 
 YEAST, WORDS, LETTERS = 'The yeast eats sugar. '*4500, 'a '*50_000, 'a'*100_000
+NUMBERS = ' '.join(str(i*i % 997) for i in range(25_000))
 HOSTILE = {  # what took from half a minute to hours
     'links cut off': lambda: locate('](.aa#'*16_000, '](.aa#'*16_000),
     'links that end nowhere': lambda: locate('](a.b', '](a.'*25_000),
@@ -227,6 +233,7 @@ HOSTILE = {  # what took from half a minute to hours
     'duplicates': duplicates,
     'spaces in a sentence': lambda: decompose_spans('a'+' '*100_000+'b'),
     'a piece that is not verbatim': lambda: matching.label_components(YEAST, [YEAST], ['yeast sugar '*20]*3000),
+    'pieces that are not verbatim': lambda: matching.score_decomposition([(NUMBERS, cut(NUMBERS, 33), cut(NUMBERS, 37))]),
     'two texts without a common word': lambda: differences.word_diff(WORDS, 'b '*50_000),
     'two texts turned round': lambda: differences.word_diff(YEAST, ' '.join(YEAST.split()[::-1])),
     'open tags': lambda: lm_decompose.read_tags('<component>'*9_000+'</fact>'*2_000),
@@ -246,4 +253,16 @@ def test_hostile_texts_take_seconds(name):
 
 
 def test_what_cannot_be_compared_in_time_is_named():
-    with pytest.raises(FastbookError, match='of 30,000 words that is not verbatim'): matching.cover(WORDS, ['a '*29_999+'b'])
+    with pytest.raises(FastbookError, match='of 30,000 words that is not verbatim'):
+        matching.cover(WORDS+'b', ['b '+'a '*29_999])
+    assert matching.cover(WORDS, ['a '*29_999+'b'])[0].invented
+
+
+@pytest.mark.parametrize('value', ['['*50_000, '{a: '*20_000, '2020-13-45', '*x', '!!python/object:os.system x'])
+def test_front_matter_that_cannot_be_read_is_named(value):
+    with pytest.raises(FastbookError, match='is not YAML'): templates.parse_prompt(f'---\nname: a\nmodel: {value}\n---\nx')
+
+
+def test_front_matter_that_grows_is_refused():
+    bomb = ', '.join(f"&a{i} [{', '.join([f'*a{i-1}']*9) if i else 1}]" for i in range(9))
+    with pytest.raises(FastbookError, match="has 72 aliases"): templates.parse_prompt(f'---\nname: a\nmodel: [{bomb}]\n---\nx')
