@@ -305,6 +305,8 @@ def lm_usage(
 _UNPAID = ('bad_request','unauthorized','unknown_model','too_large','too_long','rate_limited','overloaded',
            'unavailable','paused','no_key','not_recorded','unsupported','not_installed','not_a_model','crashed')
 
+_FEW = 3 # attempts where nobody has answered yet, or what answers is no model: that hardly gets better
+
 class _Call:
     "One request on its way through the door: its turn, admission, attempts, and what was paid in vain."
     def __init__(self, lm, request, step, prompt, unusable, first):
@@ -398,7 +400,10 @@ class _Call:
         return random.uniform(.5, 1)*min(self.door.first_wait*2**(state.attempt_number-1), 30.)
 
     def stop(self, state):
-        return state.attempt_number >= self.door.attempts or self.left <= (state.outcome.exception().retry_after or 0)
+        error = state.outcome.exception()
+        deaf = error.outcome == 'connection' and getattr(error, 'unpaid', False) and not self.door.tokens
+        most = min(self.door.attempts, _FEW) if deaf or error.outcome == 'not_a_reply' else self.door.attempts
+        return state.attempt_number >= most or self.left <= (error.retry_after or 0)
 
     def rules(self, **more):
         def again(state): return isinstance(state.outcome.exception(), LMError) and state.outcome.exception().retry

@@ -397,8 +397,8 @@ def _check_apart(benchmark, dataset):
     if not isinstance(benchmark, (Benchmark,str,Path,type(None))):
         raise FastbookError(f"the benchmark is a {type(benchmark).__name__}; give its file, or what `load_benchmark` "
                             "gives")
-    if not isinstance(benchmark, (str,Path)) or os.path.realpath(benchmark) != os.path.realpath(dataset): return
-    if dataset.exists():
+    if '\0' in f'{benchmark}{dataset}' or not isinstance(benchmark, (str,Path)): return # opening them will say so
+    if dataset.exists() and os.path.realpath(benchmark) == os.path.realpath(dataset):
         raise FastbookError(f"the benchmark '{benchmark}' is where the result will be written; copy it to another "
                             "place, or write to another folder")
 

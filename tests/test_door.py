@@ -397,3 +397,13 @@ def test_each_model_says_before_a_run_what_it_lacks(monkeypatch, tmp_path):
         with pytest.raises(LMError) as e: open_lm(name).check_ready()
         assert e.value.outcome == outcome
     assert open_lm('http://localhost:1/v1#m').check_ready() is None
+
+
+@pytest.mark.parametrize('kind', ['claude', 'openai'])
+def test_what_is_no_model_is_not_asked_six_times(kind, server):
+    "A page instead of a reply hardly gets better; neither does an address where nobody has ever answered."
+    server.faults += ['html']*9
+    with pytest.raises(LMError, match='not_a_reply.*gave up after 3 attempts'): make(kind, server, attempts=6).complete('Hello')
+    assert len(server.faults) == 6
+    nobody = OpenAICompatible('http://127.0.0.1:1/v1', 'm', door=Door(first_wait=.01))
+    with pytest.raises(LMError, match='connection.*gave up after 3 attempts'): nobody.complete('Hello')
