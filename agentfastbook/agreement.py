@@ -222,9 +222,11 @@ def _same(a, b, tolerance):
 def _differences(rows, keys, columns, tolerance):
     "A row for each value that differs, and how many rows have none."
     res,differ = [],set()
-    for column in columns: # datacompy finds nothing equal in a column of several types: look at its rows again
-        left = rows[~rows[f'{column}_match'].astype(bool)]
-        for i,a,b in zip(left.index, left[f'{column}_df1'], left[f'{column}_df2']):
+    for column in columns: # datacompy can't compare a column of several types: look at all of its values
+        sides = [f'{column}_df1',f'{column}_df2']
+        mixed = any(_kind(rows[s]).startswith('mixed') for s in sides)
+        left = rows if mixed else rows[~rows[f'{column}_match'].astype(bool)]
+        for i,a,b in zip(left.index, *(left[s] for s in sides)):
             if _same(a, b, tolerance): continue
             differ.add(i)
             difference = a-b if _is_number(a) and _is_number(b) else None
