@@ -50,6 +50,8 @@ def resample(
 
 # %% ../nbs/16_agreement.ipynb #ee98ce6c
 def _need_columns(df, columns, what):
+    if not isinstance(df, pd.DataFrame):
+        raise FastbookError(f"{what} is {df!r:.60}, no table; give a pandas DataFrame")
     missing = [c for c in columns if c not in df.columns]
     if missing: raise FastbookError(f"{what} has no column {', '.join(map(repr, missing))}, only "
                                     f"{', '.join(map(repr, df.columns))}; rename or add it")
@@ -136,6 +138,7 @@ def alpha(
 )->Interval: # 1: always the same, 0: as often as by chance; 1 if nobody ever gives another label
     "Krippendorff's alpha with its bootstrap interval."
     if level not in LEVELS: raise FastbookError(f"level {level!r} is not known; choose one of {', '.join(LEVELS)}")
+    _need_columns(labelled, [], 'the table of labels')
     given = [[v for v in row if not _is_missing(v)] for row in labelled.itertuples(index=False)]
     kept = [i for i,row in enumerate(given) if len(row) > 1]
     if not kept: raise FastbookError("alpha of no labels; at least one thing must have been labelled by two people")
@@ -208,17 +211,27 @@ class Reconciliation:
         return Html(f'<p>{visible(repr(self))}</p>' + ''.join(tables))
 
 # %% ../nbs/16_agreement.ipynb #232e4cb5
-def _differences(compared, keys, columns):
-    "A row for each value that differs."
-    rows = compared.intersect_rows
-    res = []
-    for column in columns:
-        for _,row in rows[~rows[f'{column}_match'].astype(bool)].iterrows():
-            a,b = row[f'{column}_df1'],row[f'{column}_df2']
-            numbers = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in (a, b))
-            key = {k:row[k] for k in keys}
-            res.append({**key, 'column':column, 'a':a, 'b':b, 'difference':a-b if numbers else None})
-    return pd.DataFrame(res, columns=[*keys, 'column', 'a', 'b', 'difference'])
+def _is_number(value): return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+def _same(a, b, tolerance):
+    "Are two values equal, whatever their columns hold besides?"
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray): return np.array_equal(a, b)
+    if _is_missing(a) or _is_missing(b): return _is_missing(a) and _is_missing(b)
+    return a == b or _is_number(a) and _is_number(b) and abs(a-b) <= tolerance
+
+def _differences(rows, keys, columns, tolerance):
+    "A row for each value that differs, and how many rows have none."
+    res,differ = [],set()
+    for column in columns: # datacompy can't compare a column of several types: look at all of its values
+        sides = [f'{column}_df1',f'{column}_df2']
+        mixed = any(_kind(rows[s]).startswith('mixed') for s in sides)
+        left = rows if mixed else rows[~rows[f'{column}_match'].astype(bool)]
+        for i,a,b in zip(left.index, *(left[s] for s in sides)):
+            if _same(a, b, tolerance): continue
+            differ.add(i)
+            difference = a-b if _is_number(a) and _is_number(b) else None
+            res.append({**{k:rows.at[i,k] for k in keys}, 'column':column, 'a':a, 'b':b, 'difference':difference})
+    return pd.DataFrame(res, columns=[*keys, 'column', 'a', 'b', 'difference']),len(rows)-len(differ)
 
 def _repeated(df, keys, name):
     found = df[df.duplicated(list(keys), keep=False)].groupby(list(keys), sort=False, dropna=False).size()
@@ -235,8 +248,7 @@ def _as_number(value):
     if isinstance(value, str):
         try: return float(value.strip().rstrip('%'))
         except ValueError: return None
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return float(value) if is_number else None
+    return float(value) if _is_number(value) else None
 
 def _same_but(a, b):
     "What alone makes two unequal values different; empty if it is more."
@@ -309,9 +321,9 @@ def reconcile(
                                                    cast_column_names_lower=False)
     only_a,only_b = (df.reset_index(drop=True) for df in (compared.df1_unq_rows, compared.df2_unq_rows))
     repeated = pd.concat([_repeated(df, keys, name) for df,name in zip(frames, 'ab')], ignore_index=True)
-    differing = _differences(compared, keys, columns)
+    differing,equal = _differences(compared.intersect_rows, keys, columns, tolerance)
     notes += _patterns(differing, only_a, only_b, keys)
-    return Reconciliation(keys, compared.count_matching_rows(), only_a, only_b, differing,
+    return Reconciliation(keys, equal, only_a, only_b, differing,
                           _near_keys(only_a, only_b, keys, near), repeated, tuple(columns), tuple(notes))
 
 def _one_is_empty(frames, keys, columns, notes):

@@ -53,27 +53,33 @@ def design_of(
     return 'by verdict' if by_verdict else 'balanced' if by_label else 'stratified'
 
 # %% ../nbs/22_estimate.ipynb #027bfecc
-def _by_id(values):
-    if isinstance(values, pd.Series): return values
-    if isinstance(values, np.ndarray): return pd.Series(values)
-    return pd.Series(dict(values) if isinstance(values, Mapping) else list(values), dtype=object)
+def _by_id(values, who, ids=None):
+    "A Series; values without ids are those of `ids`, one of each, in the same order."
+    if isinstance(values, pd.Series): found = values
+    elif isinstance(values, Mapping): found = pd.Series(dict(values), dtype=object)
+    else:
+        found = pd.Series(values if isinstance(values, np.ndarray) else list(values), dtype=object)
+        if ids is not None and len(found) != len(ids):
+            raise FastbookError(f"{who} has {len(found)} values without ids for {len(ids)} rows, so whose they are is "
+                                "not known; give a Series or dict whose index names the rows, or one value for each")
+        if ids is not None: found.index = ids
+    if found.index.is_unique: return found
+    twice = found.index[found.index.duplicated()]
+    raise FastbookError(f"{who} has {len(twice)} rows twice, first {twice.tolist()[0]!r}; keep one of each")
 
-def _verdicts(values, who):
+def _verdicts(values, who, ids=None):
     "Booleans by id; missing ones stay missing."
-    found = _by_id(values)
-    if not found.index.is_unique:
-        twice = found.index[found.index.duplicated()]
-        raise FastbookError(f"{who} has {len(twice)} rows twice, first {twice.tolist()[0]!r}; keep one of each")
+    found = _by_id(values, who, ids)
     if found.dtype == bool: return found.astype('boolean')
     try: return pd.Series(pd.array(found.to_numpy(object), dtype='boolean'), index=found.index)
     except (TypeError, ValueError):
         odd = next(v for v in found if not pd.isna(v) and v not in (0, 1))
         raise FastbookError(f"{who} says {odd!r:.60}; it must be True, False, or None where it is missing") from None
 
-def _numbers(values, ids, what):
-    "Values of these ids as numbers from 0; None stays None."
+def _numbers(values, what, judged, ids):
+    "Values of these ids, of those that were `judged`, as numbers from 0; None stays None."
     if values is None: return None
-    found = _by_id(values)
+    found = _by_id(values, f'{what} of the rows', judged)
     if not found.index.equals(ids):
         lost = ids.difference(found.index)
         if len(lost): raise FastbookError(f"{len(lost)} rows have no {what}, first {lost.tolist()[0]!r}; "
@@ -99,7 +105,8 @@ def labelled_rows(
     strata:Mapping|pd.Series|Sequence|None=None, # of every row
 )->LabelledRows:
     "Put verdicts and labels side by side; what does not fit together is an error."
-    verdicts,labels = _verdicts(verdicts, 'the judge'),_verdicts(labels, 'the person').dropna()
+    verdicts = _verdicts(verdicts, 'the judge')
+    labels = _verdicts(labels, 'the person', verdicts.index).dropna()
     lost = labels.index.difference(verdicts.index)
     if len(lost):
         raise FastbookError(f"{len(lost)} labels are of rows that were never judged, first {lost.tolist()[0]!r}; "
@@ -108,7 +115,7 @@ def labelled_rows(
     at = known.index.get_indexer(labels.index)
     if not (at >= 0).any():
         raise FastbookError(f"no label for {len(known):,} rows with a verdict; label a random sample, of at least 10")
-    found = [_numbers(v, known.index, what) for v,what in ((clusters,'cluster'),(strata,'stratum'))]
+    found = [_numbers(v, what, verdicts.index, known.index) for v,what in ((clusters,'cluster'),(strata,'stratum'))]
     return LabelledRows(known.to_numpy(bool), at[at >= 0], labels.to_numpy(bool)[at >= 0], labels.index[at >= 0],
                         len(verdicts)-len(known), *found)
 
@@ -242,11 +249,20 @@ def _reasons(design, rows, unread):
     if len(set(said)) == 2 and judged[said].mean()+(~judged[~said]).mean() <= 1:
         yield 'the judge is no better than a coin and adds nothing to the labels'
 
-def _design(design, sampling, rows):
+def _stored(sampling, labels, verdicts, rows):
+    "What the store says of each labelled row that counts; empty where it says nothing."
+    if sampling is None: return []
+    labelled = _by_id(labels, 'the person', _by_id(verdicts, 'the judge').index).index
+    found = _by_id(sampling, 'the sampling of the labels', labelled).reindex(rows.ids)
+    odd = [s for s in found if not isinstance(s, Mapping) and not (pd.api.types.is_scalar(s) and pd.isna(s))]
+    if odd: raise FastbookError(f"the sampling of a label is {odd[0]!r:.60}; it must be a dict, as the store has it, "
+                                "or None where nothing is known")
+    return [s if isinstance(s, Mapping) else {} for s in found]
+
+def _design(design, stored, rows):
     "The design that is asked for and the one that is stored must be the same."
     if design is not None and design not in DESIGNS:
         raise FastbookError(f"design '{design}' is unknown; it must be one of {', '.join(DESIGNS)}")
-    stored = [] if sampling is None else [s or {} for s in _by_id(sampling).reindex(rows.ids).to_numpy(object)]
     if not any(stored):
         if design is not None: return design
         raise FastbookError("how were the rows to label chosen? give the labels' `sampling`, or `design`, "
@@ -268,9 +284,8 @@ def _check_options(design, strata, elsewhere):
     if elsewhere and design != 'balanced':
         raise FastbookError(f"labels of the design '{design}' are of these rows; leave `elsewhere` out")
 
-def _sittings(design, sampling, rows):
+def _sittings(design, stored, rows):
     "Weights of labels with different probabilities; None: they count alike, or nothing is known of them."
-    stored = [] if sampling is None else [s or {} for s in _by_id(sampling).reindex(rows.ids).to_numpy(object)]
     if not any(stored): return None
     judged,strata = rows.judged.astype(int),rows.strata
     if design == 'balanced':
@@ -296,9 +311,10 @@ def estimate(
     "The true pass rate behind a judge's verdicts."
     check_share(confidence, 'confidence')
     rows = labelled_rows(verdicts, labels, clusters, strata)
-    design = _design(design, sampling, rows)
+    stored = _stored(sampling, labels, verdicts, rows)
+    design = _design(design, stored, rows)
     _check_options(design, strata, elsewhere)
-    weighted = _sittings(design, sampling, rows)
+    weighted = _sittings(design, stored, rows)
     if design == 'random' and strata is None and weighted is None: _check_drawn(rows)
     if design == 'balanced': limits,unread = _by_class(rows, confidence, elsewhere)
     else: limits,unread = _mixture(rows, confidence, weighted)

@@ -19,17 +19,18 @@ from .core import FastbookError,content_id,read_file,write_file
 
 # %% ../nbs/26_exchange.ipynb #87daa75c
 JSON_COLUMNS = ('input','output','value','sampling','spans','content_spans') # JSON where a cell can only be text
-_NUMBERS = dict(seconds=float, usd=float, input_tokens=int, output_tokens=int, act=int, undone=None, number=int,
-                attempt=int)
 _RUNS = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])") # what a spreadsheet would run, with or without a guard
+_BOOLEAN = re.compile(r"'*(?:true|false)", re.IGNORECASE) # a text that would be read as a boolean, the same
 _NUMBER = re.compile(r'-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?', re.ASCII)
 
-def _guard(text): return "'"+text if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
-def _unguard(text): return text[1:] if text.startswith("'") and _RUNS.match(text) else text
+def _guarded(text): return _RUNS.match(text) and not _NUMBER.fullmatch(text) or _BOOLEAN.fullmatch(text)
+def _guard(text): return "'"+text if _guarded(text) else text
+def _unguard(text): return text[1:] if text.startswith("'") and _guarded(text) else text
 
 def _plain(value):
     "None for what pandas takes as missing."
-    return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    is_missing = value is None or value is pd.NA or value is pd.NaT or isinstance(value, float) and math.isnan(value)
+    return None if is_missing else value
 
 def _rows(df):
     return [{k:_plain(v) for k,v in row.items()} for row in df.astype(object).to_dict('records')]
@@ -40,10 +41,16 @@ def _encode(df):
         if name in df: df[name] = [json.dumps(_plain(v), ensure_ascii=False) for v in df[name]]
     return df
 
+def _parsed(column, parse):
+    "The data behind a column of texts; the column as it is, if one of them is something else."
+    try: values = [None if v is None or isinstance(v, str) and not v else parse(v) for v in column]
+    except (ValueError, TypeError, RecursionError): return column
+    return pd.Series(values, column.index, dtype=object)
+
 def _decode(df):
     df = df.astype(object).where(df.notna(), None)
     for name in df.columns:
-        if name in JSON_COLUMNS: df[name] = pd.Series([json.loads(v) for v in df[name]], df.index, dtype=object)
+        if name in JSON_COLUMNS: df[name] = _parsed(df[name], json.loads)
     return df
 
 @contextmanager
@@ -62,7 +69,8 @@ def _csv_text(df):
     text = io.StringIO(newline='')
     out = csv.writer(text, lineterminator='\r\n')
     def cells(row): return [_guard(v) if isinstance(v, str) else v for v in row]
-    out.writerow(cells(map(str, df.columns)))
+    one = csv.writer(text, lineterminator='\r\n', quoting=csv.QUOTE_ALL) # a single name with ';' is no row of several
+    (one if df.shape[1] == 1 else out).writerow(cells(map(str, df.columns)))
     out.writerows(cells(row.values()) for row in _rows(_encode(df)))
     return text.getvalue()
 
@@ -85,10 +93,32 @@ def write_table(
         else: raise FastbookError(f"'{path.name}' ends in none of .csv, .parquet, .jsonl; name it so")
     return path
 
+def _delimiter(text):
+    "The comma, or what else the first line has outside of quotes where it has no comma."
+    first = re.sub('"[^"]*"', '', re.match(r'(?:"[^"]*"|[^"\r\n])*', text.lstrip('\r\n'))[0])
+    return ',' if ',' in first else max(';\t|', key=first.count) if re.search('[;\t|]', first) else ','
+
 def _csv_rows(text):
     limit = csv.field_size_limit(2**31-1)
-    try: return [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row]
+    reader = csv.reader(io.StringIO(text, newline=''), strict=True, delimiter=_delimiter(text))
+    try: return [row for row in reader if row]
     finally: csv.field_size_limit(limit)
+
+def _whole(text):
+    try: return int(text)
+    except ValueError: return float(text) # of a column with gaps, which pandas makes floats
+
+def _boolean(text): return {'true':True, 'false':False}[text.lower()]
+
+_PARSED = dict(seconds=float, usd=float, undone=str, **dict.fromkeys(
+    ('input_tokens','output_tokens','act','number','attempt'), _whole))
+
+def _read_column(name, texts):
+    "A column as the data that it holds: booleans, numbers where they are known by name, or texts."
+    given = {t.lower() for t in texts}-{''}
+    if given and given <= {'true','false'}: return _parsed(pd.Series(texts, dtype=object), _boolean)
+    column = pd.Series(list(map(_unguard, texts)), dtype=object)
+    return _parsed(column, _PARSED[name]) if name in _PARSED else column
 
 def _read_csv(data, path):
     header,*rows = _csv_rows(data.decode('utf-8-sig')) or [[]] # line ends inside of texts stay as they are
@@ -97,10 +127,7 @@ def _read_csv(data, path):
     if odd := [(i, len(row)) for i,row in enumerate(rows, 1) if len(row) != len(header)]:
         raise FastbookError(f"row {odd[0][0]} of '{path.name}' has {odd[0][1]} cells, but there are {len(header)} "
                             "columns; mend the row")
-    df = pd.DataFrame([list(map(_unguard, row)) for row in rows], columns=header, dtype=object)
-    for name,kind in _NUMBERS.items():
-        if name in df: df[name] = pd.Series([(kind or str)(v) if v else None for v in df[name]], df.index, dtype=object)
-    return df
+    return pd.DataFrame({name:_read_column(name, [row[i] for row in rows]) for i,name in enumerate(header)})
 
 def read_table(
     path:str|Path, # ends in .csv, .parquet or .jsonl

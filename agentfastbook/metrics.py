@@ -9,10 +9,10 @@ __all__ = ['check_share', 'check_count', 'check_numbers', 'find_hits', 'modified
            'character_f1', 'Extraction', 'extraction_sums', 'score_extraction']
 
 # %% ../nbs/03_metrics.ipynb #9edd8a82
-import math
+import math,warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache,partial
 
 import numpy as np
 import pandas as pd
@@ -182,18 +182,26 @@ def _add_up(values, clusters):
 
 def _bootstrap(columns, statistic, seed, resamples, confidence):
     "The percentile interval of `statistic` of equally long `columns`, whose rows are drawn together."
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning,bootstrap
     check_share(confidence, 'confidence')
     check_count(resamples, 'resamples')
     value,n = float(statistic(*columns)),len(columns[0])
     if n < 2: return Interval(value, math.nan, math.nan)
-    drawn = bootstrap(columns, statistic, paired=True, vectorized=True, method='percentile', n_resamples=resamples,
-                      batch=max(1, 2_000_000//n), confidence_level=confidence, rng=np.random.default_rng(seed))
-    return Interval(value, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DegenerateDataWarning) # of draws without a figure, which are left out below
+        drawn = bootstrap(columns, statistic, paired=True, vectorized=True, method='percentile', n_resamples=resamples,
+                          batch=max(1, 2_000_000//n), confidence_level=confidence, rng=np.random.default_rng(seed))
+    ends,defined = drawn.confidence_interval,~np.isnan(drawn.bootstrap_distribution)
+    if defined.any() and not defined.all():
+        ends = np.quantile(drawn.bootstrap_distribution[defined], [(1-confidence)/2, (1+confidence)/2])
+    return Interval(value, *map(float, ends))
 
-def _ratio(numerators, denominators, axis=-1):
+def _ratio(numerators, denominators, axis=-1, nothing=0.):
     below = np.sum(denominators, axis=axis)
-    return np.divide(np.sum(numerators, axis=axis), below, out=np.zeros(np.shape(below)), where=below > 0)
+    return np.divide(np.sum(numerators, axis=axis), below, out=np.full(np.shape(below), nothing), where=below > 0)
+
+_UNDEFINED = ('boundary_f1',) # measures of what may be nowhere on either side: then there is no figure
+def _nothing(measure): return math.nan if measure in _UNDEFINED else 0.
 
 # %% ../nbs/03_metrics.ipynb #71cae9ba
 def interval(
@@ -203,7 +211,8 @@ def interval(
     seed:int=42, # the same seed gives the same interval
     resamples:int=2000, # draws
     confidence:float=.95, # share of draws inside
-)->Interval: # sum of `numerators` / sum of `denominators`; 0 if there is nothing to divide by
+    nothing:float=0., # the figure where there is nothing to divide by; draws where it is NaN are left out
+)->Interval: # sum of `numerators` / sum of `denominators`
     "A ratio of sums over questions with its bootstrap interval, drawn by question."
     top = check_numbers(numerators, 'values')
     below = np.ones(len(top)) if denominators is None else check_numbers(denominators, 'denominators', len(top))
@@ -212,7 +221,7 @@ def interval(
         if len(clusters) != len(top):
             raise FastbookError(f"{len(clusters)} clusters for {len(top)} rows; give one for each row")
         top,below = _add_up(top, clusters),_add_up(below, clusters)
-    return _bootstrap((top,below), _ratio, seed, resamples, confidence)
+    return _bootstrap((top,below), partial(_ratio, nothing=nothing), seed, resamples, confidence)
 
 def paired_interval(
     first:tuple[Sequence[float],Sequence[float]], # numerators and denominators of one system, a pair for each question
@@ -220,13 +229,14 @@ def paired_interval(
     seed:int=42, # the same seed gives the same interval
     resamples:int=2000, # draws
     confidence:float=.95, # share of draws inside
+    nothing:float=0., # the figure of a system where there is nothing to divide by; as in `interval`
 )->Interval: # `first` minus `second`
     "The difference of two systems on the same questions, which are drawn together."
     columns = [check_numbers(x, 'values') for x in (*first, *second)]
     if len({len(c) for c in columns}) != 1 or not len(columns[0]):
         raise FastbookError(f"a paired interval of {[len(c) for c in columns]} values; "
                             "both systems must have run on the same questions")
-    def difference(a, b, c, d, axis=-1): return _ratio(a, b, axis)-_ratio(c, d, axis)
+    def difference(a, b, c, d, axis=-1): return _ratio(a, b, axis, nothing)-_ratio(c, d, axis, nothing)
     return _bootstrap(columns, difference, seed, resamples, confidence)
 
 # %% ../nbs/03_metrics.ipynb #ce14f52e
@@ -235,7 +245,7 @@ def summarize(
     seed:int=42, # of the bootstrap
 )->pd.DataFrame: # measure, value, low, high
     "A table of figures with their intervals."
-    rows = [(name, interval(top, below, seed=seed)) for name,(top,below) in sums.items()]
+    rows = [(name, interval(top, below, seed=seed, nothing=_nothing(name))) for name,(top,below) in sums.items()]
     return pd.DataFrame([dict(measure=name, value=i.value, low=i.low, high=i.high) for name,i in rows])
 
 def compare(
@@ -249,8 +259,8 @@ def compare(
                                        f"{', '.join(second) or 'none'}; score both in the same way")
     rows = []
     for name in common:
-        i = paired_interval(first[name], second[name], seed=seed)
-        values = [float(_ratio(*map(np.asarray, s[name]))) for s in (first,second)]
+        i = paired_interval(first[name], second[name], seed=seed, nothing=_nothing(name))
+        values = [float(_ratio(*map(np.asarray, s[name]), nothing=_nothing(name))) for s in (first,second)]
         rows.append(dict(measure=name, first=values[0], second=values[1], difference=i.value, low=i.low, high=i.high))
     return pd.DataFrame(rows)
 

@@ -17,6 +17,7 @@ from agentfastbook.coding import Codebook, Mode, open_codes, replay
 from agentfastbook.core import FastbookError
 from agentfastbook.counting import (code_notes, count_modes, odds_ratio, outcomes_of, saturation, saturation_curve,
                                     transitions, wilson)
+from agentfastbook.estimate import estimate
 from agentfastbook.evals import import_author_evals
 from agentfastbook.exchange import (from_evaluation_events, from_inspect, from_openinference, notes_to_labels,
                                     read_table, to_evaluation_events, to_inspect, to_openinference, write_table)
@@ -297,6 +298,52 @@ def test_files_come_back_as_they_went(tmp_path_factory, ending, rows):
     table = pd.DataFrame({k: pd.Series([r[k] for r in rows], dtype=object) for k in rows[0]})
     path = tmp_path_factory.mktemp('x')/f'labels{ending}'
     assert plain(read_table(write_table(table, path))) == rows
+
+
+CELLS = st.one_of(st.none(), st.booleans()), st.one_of(st.sampled_from(['True', 'false', "'TRUE", 'yes', '1', '[', ';']), TEXT)
+
+
+@pytest.mark.parametrize('ending', ['.csv', '.parquet', '.jsonl'])
+@given(rows=st.lists(st.tuples(*CELLS, TEXT), min_size=1, max_size=4).filter(lambda rows: any(r[0] is not None for r in rows)),
+       names=st.permutations(['judge', 'text', 'output']))
+@settings(deadline=None, max_examples=40)
+def test_booleans_come_back_as_booleans_and_their_names_as_texts(tmp_path_factory, ending, rows, names):
+    table = pd.DataFrame(rows, columns=['judge', 'text', 'output'], dtype=object)[names]
+    path = tmp_path_factory.mktemp('x')/f'flags{ending}'
+    assert plain(read_table(write_table(table, path))) == plain(table)
+
+
+@pytest.mark.parametrize('ending', ['.csv', '.parquet', '.jsonl'])
+@pytest.mark.parametrize('dtype', [object, 'boolean'])
+def test_what_a_file_holds_can_be_estimated_from(tmp_path, ending, dtype):
+    judge, good = [True, False, True, True]*10, [True, None, None, True]*5+[None, False]*10
+    table = pd.DataFrame(dict(judge=judge, good=pd.Series(good, dtype=dtype)))
+    back = read_table(write_table(table, tmp_path/f'rows{ending}'))
+    assert estimate(back.judge, back.good, 'random') == estimate(judge, good, 'random')
+
+
+def test_a_table_of_ones_own_is_read_as_it_is(tmp_path):
+    "Texts in columns that are JSON or numbers elsewhere stay texts; JSON, numbers and gaps are still read as such."
+    path = tmp_path/'chat.csv'
+    path.write_text('input,output,value,number,seconds\nHi,"Hello, you",1,first,.5\n[1],,{},2,\n', encoding='utf-8')
+    assert plain(read_table(path)) == [dict(input='Hi', output='Hello, you', value=1, number='first', seconds=.5),
+                                       dict(input='[1]', output='', value={}, number='2', seconds=None)]
+    pd.DataFrame(dict(output=['Hello'], input=['[1]'], value=[2])).to_parquet(tmp_path/'chat.parquet')
+    assert plain(read_table(tmp_path/'chat.parquet')) == [dict(output='Hello', input=[1], value=2)]
+    counts = pd.DataFrame(dict(number=[1, None, 3]))  # floats, as pandas holds whole numbers with gaps
+    assert plain(read_table(write_table(counts, path))) == plain(counts)
+
+
+@pytest.mark.parametrize('mark', [',', ';', '\t', '|'])
+def test_columns_are_told_apart_whatever_separates_them(tmp_path, mark):
+    path = tmp_path/'other.csv'
+    path.write_text('\n'.join(mark.join(row) for row in (['"a,x"', 'b'], ['1', '"2;,3\t|"'], ['TRUE', ''])), encoding='utf-8')
+    assert plain(read_table(path)) == [{'a,x': '1', 'b': '2;,3\t|'}, {'a,x': 'TRUE', 'b': ''}]
+    for name in (f'a{mark}b', f'{mark}a', f'"{mark}"'):
+        table = pd.DataFrame({name: [f'1{mark}2', '']})
+        assert plain(read_table(write_table(table, path))) == plain(table)
+    path.write_text(f'a{mark}b\n1{mark}2{mark}3\n', encoding='utf-8')
+    with pytest.raises(FastbookError, match='row 1 .* has 3 cells, but there are 2 columns'): read_table(path)
 
 
 @given(rows=LABELS)

@@ -1,5 +1,6 @@
 "Estimates behind a judge's verdicts: against other tools, against simulation, and with bad input."
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def example():
     "Verdicts of 1,000 rows and labels of the first 60."
     truth = [True]*48+[False]*12
     judged = [True]*45+[False]*3+[True]*3+[False]*9
-    return judged+[True]*PASSED+[False]*(FURTHER-PASSED), truth
+    return judged+[True]*PASSED+[False]*(FURTHER-PASSED), dict(enumerate(truth))
 
 
 def test_random_labels_give_what_ppi_python_gives():
@@ -107,8 +108,8 @@ def test_rows_of_one_question_widen_the_interval():
     rng = np.random.default_rng(0)
     truth = np.repeat(rng.random(200) < .8, 5)
     verdicts = truth ^ (rng.random(1000) < .05)
-    alone = estimate(verdicts, truth[:100], 'by verdict')
-    together = estimate(verdicts, truth[:100], 'by verdict', clusters=np.repeat(np.arange(200), 5))
+    alone = estimate(verdicts, pd.Series(truth[:100]), 'by verdict')
+    together = estimate(verdicts, pd.Series(truth[:100]), 'by verdict', clusters=np.repeat(np.arange(200), 5))
     assert together.value == alone.value
     assert together.high-together.low > alone.high-alone.low
 
@@ -356,3 +357,34 @@ def test_a_label_drawn_with_an_impossible_probability_is_refused(chance):
     judged,labels = {i: i % 3 > 0 for i in range(90)},{i: i % 3 > 0 for i in range(20)}
     sampling = {i: dict(how='random', seed=1, probability=20/90 if i else chance, rows=90) for i in labels}
     with pytest.raises(FastbookError, match='drawn with probability'): estimate(judged, labels, sampling=sampling)
+
+
+def thirty_rows():
+    "Verdicts of 30 rows with ids of their own, a person's of 12 of them, and how these were drawn."
+    df = pd.DataFrame(dict(judge=[True, True, False]*10, good=[True, False, False]*10), index=np.random.default_rng(1).permutation(30))
+    return df, sample_stratified(df, 12, 'judge')
+
+
+def test_labels_without_ids_are_never_paired_with_other_rows():
+    df, drawn = thirty_rows()
+    for some in (list(drawn.good), drawn.good.to_numpy(), tuple(drawn.good), [True]*31):
+        with pytest.raises(FastbookError, match='values without ids for 30 rows.* Series or dict whose index'):
+            estimate(df.judge, some, 'random')
+    known = drawn.good.reindex(df.index).astype(object)
+    for every in (known.where(known.notna(), None).tolist(), known.tolist()):  # one for each row, in the judge's order
+        assert estimate(df.judge, every, 'by verdict') == estimate(df.judge, drawn.good, 'by verdict')
+    groups = [i//3 for i in range(30)]
+    assert estimate(df.judge, drawn.good, 'by verdict', clusters=groups) == estimate(df.judge, drawn.good, 'by verdict',
+                                                                                    clusters=pd.Series(groups, df.index))
+    with pytest.raises(FastbookError, match='29 values without ids for 30 rows'): estimate(df.judge, drawn.good, 'random', clusters=groups[:29])
+
+
+def test_sampling_belongs_to_the_labels_in_their_order():
+    df, drawn = thirty_rows()
+    assert estimate(df.judge, drawn.good, sampling=list(drawn.sampling)) == estimate(df.judge, drawn.good, sampling=drawn.sampling)
+    for gap in (math.nan, None, pd.NA, {}):
+        with pytest.raises(FastbookError, match='not known of 1 of 12 labels'):
+            estimate(df.judge, drawn.good, sampling=[gap, *drawn.sampling[1:]])
+    for odd in ('random', .4, ['random']):
+        with pytest.raises(FastbookError, match='must be a dict'): estimate(df.judge, drawn.good, sampling=[odd, *drawn.sampling[1:]])
+    with pytest.raises(FastbookError, match='11 values without ids'): estimate(df.judge, drawn.good, sampling=list(drawn.sampling[1:]))

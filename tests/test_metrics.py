@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agentfastbook.benchmark import load_benchmark, unquote
-from agentfastbook.book import passages, read_book
+from agentfastbook.book import passages, read_book, sample_path
 from agentfastbook.core import Span, sentences
 from agentfastbook.matching import (LABELS, Labels, cohen_kappa, cover, decomposition_sums, flatten_labels, label_components,
                                     score_decomposition, score_labels)
@@ -242,3 +242,34 @@ def test_compare_finds_a_real_difference(real):
     table = compare(decomposition_sums(pairs['sentences']), decomposition_sums(pairs['whole'])).set_index('measure')
     assert table.low['recoverable_recall'] > 0 and table.low['boundary_f1'] > 0
     assert table.low['soft_f1'] < 0 < table.high['soft_f1']
+
+
+@pytest.mark.filterwarnings('error')
+def test_borders_that_are_nowhere_have_no_figure():
+    "Whole answers on both sides: no border to find and none found is neither 0 nor a part of any draw."
+    whole, split = ('Salt dissolves.', ['Salt dissolves.'], ['Salt dissolves.']), ('Salt. Sugar.', ['Salt', 'Sugar'], ['Salt', 'Sugar'])
+    table = score_decomposition([whole]*3).set_index('measure')
+    assert table.loc['boundary_f1'].isna().all() and (table.drop('boundary_f1') == 1).all(axis=None)
+    mixed = score_decomposition([whole]*3+[split]).set_index('measure').loc['boundary_f1']
+    assert mixed.tolist() == [1, 1, 1]  # draws of whole answers alone are left out
+    missed = score_decomposition([whole, (split[0], split[1], [split[0]])]).set_index('measure').value
+    assert missed['boundary_f1'] == 0  # the person has borders, the engine none
+    sums = decomposition_sums([whole]*3)
+    assert compare(sums, sums).set_index('measure').loc['boundary_f1'].isna().all()
+    mixed = decomposition_sums([whole]*3+[split])
+    assert compare(mixed, mixed).set_index('measure').loc['boundary_f1'].tolist() == [1, 1, 0, 0, 0]
+
+
+def test_a_dataset_scored_with_itself_has_no_zero(tmp_path):
+    from agentfastbook.pipeline import score_dataset
+    benchmark = load_benchmark(sample_path()/'benchmark.json')
+    own = score_dataset(benchmark, benchmark)
+    assert (own[own.step != 'decomposition, whole answer'].value == 1).all()
+    rows = json.loads((sample_path()/'benchmark.json').read_text(encoding='utf-8'))
+    for q in rows['questions']:
+        q['gold_standard_answer'] = 'Salt dissolves.'
+        q['answer_context'] = [dict(q['answer_context'][0], answer_component='Salt dissolves.')]
+    (tmp_path/'whole.json').write_text(json.dumps(rows), encoding='utf-8')
+    one = load_benchmark(tmp_path/'whole.json')
+    own = score_dataset(one, one).set_index('measure')
+    assert own.loc['boundary_f1'].drop(columns='step').isna().all(axis=None) and (own.drop('boundary_f1').value == 1).all()

@@ -159,3 +159,22 @@ def test_all_labels_are_test_labels_too(store):
     align_judge(store, 'verbatim', 'too fine', 'all')
     assert openings(store, 'too fine').result[0]['part'] == 'all'
     with pytest.raises(FastbookError, match='was opened before'): align_judge(store, 'verbatim', 'too fine', 'test')
+
+
+@pytest.mark.parametrize('tolerance', [0, .02])
+def test_equal_values_are_equal_whatever_else_their_column_holds(tolerance):
+    "A text among numbers is one difference; numbers, gaps and lists beside it are as equal as in a column of their own."
+    a = pd.DataFrame(dict(item=range(5), v=pd.Series([.5, .25, math.nan, [1], True], dtype=object)))
+    b = pd.DataFrame(dict(item=range(5), v=pd.Series(['0.5', .25, None, [1], np.True_], dtype=object)))
+    found = reconcile(a, b, 'item', tolerance)
+    assert found.equal == 4 and found.differing.values.tolist() == [[0, 'v', .5, '0.5', None]]
+    near = reconcile(a, b.assign(v=['0.5', .26, pd.NA, [1], True]), 'item', tolerance).differing
+    assert near.item.tolist() == ([0] if tolerance else [0, 1])
+    assert reconcile(a[2:3], b[2:3], 'item').agrees  # NaN and None are both missing
+    assert not reconcile(a[2:3], a[1:2].assign(item=2), 'item').agrees
+
+
+def test_what_is_no_table_is_refused():
+    a = pd.DataFrame(dict(item=[1], v=[1]))
+    for call in (lambda: reconcile(None, a, 'item'), lambda: reconcile(a, None, 'item'), lambda: ratings(None), lambda: alpha(None)):
+        with pytest.raises(FastbookError, match='is None, no table'): call()
