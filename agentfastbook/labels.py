@@ -336,7 +336,10 @@ def _kept_cells(store, text):
     "Cells of a chapter's text as (index, start, end); [] if they were not kept."
     if text is None: return []
     row = store._rows('select text from content where id=?', _cells_key(text))
-    return json.loads(row[0]['text']) if row else []
+    try: return [(cell, start, end) for cell,start,end in json.loads(row[0]['text'])] if row else []
+    except (TypeError, ValueError) as e:
+        raise FastbookError(f"the cells of a chapter that '{store.path.name}' keeps can't be read: {e}; "
+                            "run `curate` again") from None
 
 def apply_reviews(
     data:dict, # content of a dataset.json
