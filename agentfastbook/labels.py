@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'Label', 'Note', 'annotate', 'labels', 'notes', 'undo', 'annotate_new', 'acts_since', 'last_act',
-           'span_label', 'reviewed_spans', 'apply_reviews', 'reviewed_question']
+           'span_label', 'reviewed_spans', 'keep_cells', 'apply_reviews', 'reviewed_question']
 
 # %% ../nbs/05_labels.ipynb #cda9e7da
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass,replace
 from datetime import datetime,timezone
+from functools import partial
 import pandas as pd
-from .core import FastbookError,Span,content_id,locate
+from .core import FastbookError,Span,content_id,fold,locate
 from .book import Chapter
 from .benchmark import Component,Context,Question
 from .store import Store,parse_call
@@ -193,17 +194,29 @@ def span_label(
 
 def _is_decision(value): return isinstance(value, dict) and value.get('action') in ACTIONS
 
+def _plain(text): return ' '.join(fold(text).text.split())
+
+_QUESTION = """select input from call where step='decompose' and json_valid(input) and id in
+    (select call from item_call where item=?1 union select call from earlier where item=?1)"""
+
+def _question_of(store, item, component):
+    "The question of an item: what was decomposed, or without a gold answer the component."
+    inputs = [json.loads(row['input']) for row in store._rows(_QUESTION, item)]
+    asked = [i['question'] for i in inputs if isinstance(i, dict) and isinstance(i.get('question'), str)]
+    return asked[0] if asked else component
+
 def _reviewed_calls(store):
-    "For each question of a reviewed call its name, input and output of the call, and its current span labels in order."
+    "For each item of a reviewed call its name and question, the call's input and output, and its span labels in order."
     given = labels(store)
     given = given[(given['name'] == 'span') & given.value.map(_is_decision)]
     for id,group in sorted(given.groupby('call', sort=False), key=lambda pair: pair[1].act.max()):
-        for row in store._rows("""select distinct item.name, call.* from call
+        for row in store._rows("""select distinct item.id as item, item.name, call.* from call
                 join (select item, call from item_call union select item, call from earlier) as made
                 on made.call=call.id join item on item.id=made.item where call.id=? and step='extract'
-                and json_extract(input, '$.component.text') is not null""", id):
+                and json_type(input, '$.component.text')='text' and json_type(input, '$.chapter')='text'""", id):
             call = parse_call(row)
-            yield row['name'],call['input'],call['output'],list(group.itertuples())
+            question = _question_of(store, row['item'], call['input']['component']['text'])
+            yield row['name'],question,call['input'],call['output'],list(group.itertuples())
 
 def _decide(extracted, rows):
     spans = {f'{start}:{end}': Span(start, end) for start,end in extracted or []}
@@ -212,67 +225,138 @@ def _decide(extracted, rows):
         else: spans[row.part] = Span(row.value['start'], row.value['end'])
     return sorted(set(spans.values()))
 
+def _seen(extracted, rows):
+    "All spans that people looked at, the rejected ones too."
+    return sorted({Span(*s) for s in extracted or []} | {Span(r.value['start'], r.value['end']) for r in rows})
+
 def reviewed_spans(
     store:Store,
-)->dict[tuple[str,str],dict]: # (question's name, component) -> chapter, spans, annotators, reviewed, decisions
-    "The contexts that people decided on, by question and component."
+)->dict[tuple[str,str,str],dict]: # (question, component, chapter) -> what was decided, in order of the last decision
+    "The contexts that people decided on; question and component in folded case and white space, chapter as content id."
     found = {}
-    for name,input,output,rows in _reviewed_calls(store):
-        found[name, input['component']['text']] = dict(
-            chapter=input['chapter'], spans=_decide(output, rows), annotators=sorted({r.annotator for r in rows}),
-            reviewed=max(r.created for r in rows), decisions=len(rows))
+    for name,question,input,output,rows in _reviewed_calls(store):
+        text = input['component']['text']
+        key = _plain(question),_plain(text),input['chapter']
+        found.pop(key, None)
+        found[key] = dict(
+            name=name, component=text, spans=_decide(output, rows), seen=_seen(output, rows),
+            annotators=sorted({r.annotator for r in rows}), reviewed=max(r.created for r in rows), decisions=len(rows))
     return found
 
 # %% ../nbs/05_labels.ipynb #1e1fd33e
-def _relocate(review, old, chapter):
-    "Text and spans of the reviewed contexts in the chapter as it is now; None if one is gone."
-    if chapter is None or content_id(chapter.text) == review['chapter']: return old,review['spans']
-    spans = [locate(s.of(old), chapter.text, s.start) for s in review['spans']]
-    return None if None in spans else (chapter.text, spans)
+@dataclass(frozen=True)
+class _Found:
+    "A review in a chapter as it is now."
+    review:dict
+    contexts:list[str] # as they were reviewed
+    spans:list[Span]|None # where they are now; None: one is gone
+    rank:int # 2: the chapter is as it was, 1: all contexts are there, 0: one is gone
 
-def _marks_of(review): return {k: v for k,v in review.items() if k not in ('chapter','spans')}
+def _relocate(review, old, text, number):
+    "The review in an edited chapter; None if that is another chapter: another number, or nothing that people saw."
+    def find(s): return locate(old[s.start:s.end], text, s.start)
+    if review['name'].rpartition('/')[0] != str(number) or not any(map(find, review['seen'])): return None
+    spans = [find(s) for s in review['spans']]
+    gone = None in spans
+    return _Found(review, [s.of(old) for s in review['spans']], None if gone else spans, 0 if gone else 1)
 
-def _with_review(component, review, found, number, chapter):
-    (text,spans),cells = found,{(s['start'], s['end']): s['cell'] for s in component.get('context_spans') or [] if s}
-    def cell(s): return chapter.cell_at(s) if chapter else cells.get((s.start, s.end))
-    return {**component, 'context': [s.of(text) for s in spans], 'reviewed': _marks_of(review),
-            'context_spans': [dict(chapter=number, cell=cell(s), start=s.start, end=s.end) for s in spans]}
+def _reviews_of(question, number, text, store, reviews):
+    "The reviews of a question in its chapter by component; if `text` is None, in the chapters that they were made on."
+    mine = [(key, review) for key,review in reviews.items() if key[0] == question]
+    found,id = {},content_id(text) if mine and text is not None else None
+    for (_,component,chapter),review in mine:
+        old = store.content(chapter)
+        if id in (chapter, None): here = _Found(review, [s.of(old) for s in review['spans']], review['spans'], 2)
+        else: here = _relocate(review, old, text, number)
+        if here and (component not in found or here.rank >= found[component].rank): found[component] = here
+    return found
 
-def _former(text, review, old):
-    return dict(component=text, context=[s.of(old) for s in review['spans']], reviewed=_marks_of(review))
+def _marks_of(review): return {k: review[k] for k in ('annotators','reviewed','decisions')}
+
+def _cell_in(cells, span):
+    "The cell that a span lies in; None if there is none."
+    return next((i for i,start,end in cells if start <= span.start and span.end <= end), None)
+
+def _with_review(component, found, text, number, cell_at):
+    old = [(s['cell'], s['start'], s['end']) for s in component.get('context_spans') or [] if s]
+    cell_at = cell_at or partial(_cell_in, old)
+    contexts = found.contexts if text is None else [s.of(text) for s in found.spans]
+    return {**component, 'context': contexts, 'reviewed': _marks_of(found.review),
+            'context_spans': [dict(chapter=number, cell=cell_at(s), start=s.start, end=s.end) for s in found.spans]}
+
+def _former(found):
+    return dict(component=found.review['component'], context=found.contexts, reviewed=_marks_of(found.review))
 
 def _text_of(component):
     text = component.get('answer_component', component.get('question_component'))
     return text if isinstance(text, str) else ' '.join(text)
 
-def _reviewed_entry(q, reviews, store, chapter):
-    "An entry of a dataset with all reviews of its question, by component."
-    old = {text: store.content(r['chapter']) for text,r in reviews.items()}
-    found = {text: _relocate(r, old[text], chapter) for text,r in reviews.items()}
+def _reviewed_entry(q, found, text, cell_at):
+    "An entry of a dataset with all reviews of its question, `found` by component."
     def reviewed(component):
-        text = _text_of(component)
-        if not found.get(text): return component
-        return _with_review(component, reviews[text], found[text], q['chapter'], chapter)
+        here = found.get(_plain(_text_of(component)))
+        if not here or here.spans is None: return component
+        return _with_review(component, here, text, q['chapter'], cell_at)
     lists = {k: [reviewed(c) for c in q.get(k) or []] for k in ('answer_context','question_context') if k in q}
-    there = {_text_of(c) for cs in lists.values() for c in cs}
-    if found.get(own := q.get('question_text')) and own not in there:
-        lists['question_context'] = [*lists.get('question_context', []), reviewed(dict(question_component=own))]
+    there = {_plain(_text_of(c)) for cs in lists.values() for c in cs}
+    own = _plain(q['question_text'])
+    if own in found and found[own].spans is not None and own not in there:
+        asked = reviewed(dict(question_component=q['question_text']))
+        lists['question_context'] = [*lists.get('question_context', []), asked]
         there.add(own)
-    former = [_former(text, r, old[text]) for text,r in reviews.items() if text not in there or not found[text]]
+    former = [_former(here) for component,here in found.items() if component not in there or here.spans is None]
     kept = {k: v for k,v in q.items() if k != 'former_context'}
     return {**kept, **lists, **(dict(former_context=former) if former else {})}
+
+_LATEST = """select item.id, call.input from item join run_item on run_item.item=item.id join run on run.id=run_item.run
+    join item_call on item_call.item=item.id join call on call.id=item_call.call
+    where item.name=? and step='extract' and iif(json_valid(input),
+    json_type(input, '$.component.text') || json_type(input, '$.chapter'), '')='texttext' group by item.id
+    order by max(finished is not null) desc, max(run.id) desc"""
+
+def _text_in(store, name, question):
+    "The chapter's text in which the latest run looked for the question's contexts; None if no run did."
+    for row in store._rows(_LATEST, name):
+        input = json.loads(row['input'])
+        if _plain(_question_of(store, row['id'], input['component']['text'])) == question:
+            return store.content(input['chapter'])
+
+def _cells_key(text): return content_id('cells', content_id(text))
+
+def keep_cells(
+    store:Store,
+    chapter:Chapter,
+)->None:
+    "Keep where a chapter's cells are, so that a reviewed context gets its cell without the book."
+    cells = json.dumps([(c.index, c.span.start, c.span.end) for c in chapter.cells]).encode()
+    with store._write() as db:
+        db.execute('insert or replace into content values (?,?)', (_cells_key(chapter.text), cells))
+
+def _kept_cells(store, text):
+    "Cells of a chapter's text as (index, start, end); [] if they were not kept."
+    if text is None: return []
+    row = store._rows('select text from content where id=?', _cells_key(text))
+    try: return [(cell, start, end) for cell,start,end in json.loads(row[0]['text'])] if row else []
+    except (TypeError, ValueError) as e:
+        raise FastbookError(f"the cells of a chapter that '{store.path.name}' keeps can't be read: {e}; "
+                            "run `curate` again") from None
 
 def apply_reviews(
     data:dict, # content of a dataset.json
     store:Store, # with the reviews, and the chapters' texts
-    chapters:Iterable=(), # `Chapter`s as they are now; without them, the cell of a new span is None
+    chapters:Iterable=(), # `Chapter`s as they are now; without them, cells are those of `keep_cells`
 )->dict: # a copy in which reviewed components have the reviewed contexts and the mark `reviewed`
-    "Put what people decided into a dataset."
+    "Put what people decided into a dataset; a span's cell is None if no cells are known, and no old context holds it."
     reviews,chapters = reviewed_spans(store),{c.number: c for c in chapters}
+    asked = {key[0] for key in reviews}
     def changed(q):
-        name = f"{q['chapter']}/{q['question_number']}"
-        mine = {text: r for (question,text),r in reviews.items() if question == name}
-        return _reviewed_entry(q, mine, store, chapters.get(q['chapter'])) if mine else q
+        number,question = q['chapter'],_plain(q['question_text'])
+        if question not in asked and 'former_context' not in q: return q
+        chapter = chapters.get(number)
+        text = chapter.text if chapter else _text_in(store, f"{number}/{q['question_number']}", question)
+        cells = [] if chapter else _kept_cells(store, text)
+        cell_at = chapter.cell_at if chapter else partial(_cell_in, cells) if cells else None
+        return _reviewed_entry(q, _reviews_of(question, number, text, store, reviews), text, cell_at)
     return {**data, 'questions': [changed(q) for q in data['questions']]}
 
 # %% ../nbs/05_labels.ipynb #fbb519bf
@@ -280,18 +364,20 @@ def reviewed_question(
     question:Question, # curated
     chapter:Chapter, # as it is now
     store:Store, # with the chapters' texts
-    reviews:dict[tuple[str,str],dict], # from `reviewed_spans`
+    reviews:dict[tuple[str,str,str],dict], # from `reviewed_spans`
 )->Question: # reviewed components have the reviewed contexts
     "Put what people decided into a question."
-    def found(text):
-        review = reviews.get((question.id, text))
-        return review and _relocate(review, store.content(review['chapter']), chapter)
+    own = _plain(question.text)
+    found = _reviews_of(own, question.chapter, chapter.text, store, reviews)
+    found = {text: here.spans for text,here in found.items() if here.spans is not None}
+    if not found: return question
     def reviewed(component):
-        if not (place := found(component.text)): return component
-        text,spans = place
-        return replace(component, contexts=tuple(Context(s.of(text), s, chapter.cell_at(s)) for s in spans))
+        spans = found.get(_plain(component.text))
+        if spans is None: return component
+        contexts = tuple(Context(s.of(chapter.text), s, chapter.cell_at(s)) for s in spans)
+        return replace(component, contexts=contexts)
     asked = question.question_components
-    there = any(c.text == question.text for c in question.components+asked)
-    if found(question.text) and not there: asked = (*asked, Component(question.text, query=question.text))
+    there = any(_plain(c.text) == own for c in question.components+asked)
+    if own in found and not there: asked = (*asked, Component(question.text, query=question.text))
     return replace(question, components=tuple(map(reviewed, question.components)),
                    question_components=tuple(map(reviewed, asked)))

@@ -28,7 +28,7 @@ from agentfastbook.judge import cases, judge_run, verdicts
 from agentfastbook.labels import Label, Note, annotate, labels, notes, reviewed_spans, span_label
 from agentfastbook.pipeline import curate
 from agentfastbook.provenance import find_call
-from agentfastbook.review import review
+from agentfastbook.review import review, save_reviews
 from agentfastbook.rubrics import import_rubric_scores
 from agentfastbook.steps import pair_rows, trace_rows
 from agentfastbook.store import Call, Item, Store
@@ -475,7 +475,116 @@ def test_reviewed_contexts_stay_once_an_answer_is_written(tmp_path):
     data['questions'][0].update(gold_standard_answer='They guard it.', question_text='And at the entrance?')
     (tmp_path/'benchmark.json').write_text(json.dumps(data))
     curate(tmp_path/'book', tmp_path/'benchmark.json', out, progress=False)
-    assert question()['former_context'][0]['context'] == kept[0]['context'] # asked anew: nothing to hang them on
+    assert 'former_context' not in question() and 'reviewed' not in json.dumps(question()) # another question
+    data['questions'][0].update(question_text=done.questions[0].text.upper())
+    (tmp_path/'benchmark.json').write_text(json.dumps(data))
+    curate(tmp_path/'book', tmp_path/'benchmark.json', out, progress=False)
+    assert [c['context'] for c in question()['question_context']] == [kept[0]['context']] # the same question again
+
+
+def tea(folder, text, question, answer='Yes, it is hot.'):
+    "A book of one chapter, and a benchmark of one question."
+    folder.mkdir(exist_ok=True)
+    (folder/'01_drinks.md').write_text(text)
+    asked = dict(chapter=1, question_number=1, question_text=question, gold_standard_answer=answer)
+    (folder/'benchmark.json').write_text(json.dumps(dict(questions=[asked])))
+    return folder
+
+
+def curated(folder, out):
+    "The question's part of dataset.json, and the run."
+    run = curate(folder, folder/'benchmark.json', out, progress=False)
+    return json.loads((out/'dataset.json').read_text())['questions'][0], run
+
+
+def decide(out, action, marked):
+    "A decision about the first context, if any, of the question that was asked last."
+    with Store(out/'traces.db') as store:
+        call = store.calls(step='extract').iloc[-1]
+        start = store.content(call.input['chapter']).index(marked)
+        new, old = Span(start, start+len(marked)), Span(*call.output[0])
+        annotate(store, 'Ada', span_label(call.id, action, old if action == 'reject' else new, old))
+
+
+TEA = '# Drinks\n\nTea is hot. Yes, it is hot in the cup. Coffee is hot when it is fresh.\n'
+
+
+def test_a_review_is_not_applied_to_another_question_with_its_number(tmp_path):
+    out, book = tmp_path/'out', tmp_path/'book'
+    curated(tea(book, TEA, 'Is tea hot?'), out)
+    decide(out, 'fix', 'Tea is hot.')
+    entry, _ = curated(tea(book, TEA, ' is  TEA hot?'), out)
+    assert 'Tea is hot.' in entry['answer_context'][0]['context'] and entry['answer_context'][0]['reviewed']
+    entry, _ = curated(tea(book, TEA, 'Is fresh coffee hot in the cup?'), out)
+    alone, _ = curated(book, tmp_path/'alone')
+    assert entry == alone # as if nothing had ever been reviewed here
+    save_reviews(out)
+    assert json.loads((out/'dataset.json').read_text())['questions'] == [alone]
+
+
+@pytest.mark.parametrize('question', ['Is tea hot?', 'Is cocoa hot?'])
+@pytest.mark.parametrize('action', ['fix', 'reject'])
+def test_two_books_in_one_folder_keep_their_reviews_apart(tmp_path, question, action):
+    out, book = tmp_path/'out', tmp_path/'book'
+    curated(tea(book, TEA, 'Is tea hot?'), out)
+    decide(out, action, 'Tea is hot.')
+    reviewed, _ = curated(book, out)
+    other = tea(tmp_path/'other', '# Cocoa\n\nIt is a drink of the Aztecs. Cocoa is hot, yes, and it is sweet.\n', question)
+    entry, _ = curated(other, out)
+    alone, _ = curated(other, tmp_path/'alone')
+    assert entry == alone and alone['answer_context'][0]['context']
+    save_reviews(out)
+    assert json.loads((out/'dataset.json').read_text())['questions'] == [alone]
+    tea(other, '# Kakao\n\nKakao ist heiß und süß.\n', 'Ist Kakao heiß?', 'Kakao ist heiß.')
+    assert 'former_context' not in curated(other, out)[0]
+    assert curated(book, out)[0] == reviewed and reviewed['answer_context'][0]['reviewed']
+
+
+def test_a_review_stays_with_its_question_when_chapter_and_number_change(tmp_path):
+    out, book = tmp_path/'out', tmp_path/'book'
+    curated(tea(book, TEA, 'Is tea hot?'), out)
+    decide(out, 'fix', 'Tea is hot.')
+    (tea(book, TEA.replace('# Drinks', '# Hot drinks\n\nPreface.'), 'Is tea hot?'))
+    data = json.loads((book/'benchmark.json').read_text())
+    data['questions'][0]['question_number'] = 7
+    (book/'benchmark.json').write_text(json.dumps(data))
+    entry, run = curated(book, out)
+    spans = entry['answer_context'][0]['context_spans']
+    assert 'Tea is hot.' in entry['answer_context'][0]['context'] and entry['answer_context'][0]['reviewed']
+    assert 'Tea is hot.' in [read_book(book)[1].text[s['start']:s['end']] for s in spans]
+    tea(book, TEA, 'Is tea hot?', 'It is very hot indeed.') # another component: nothing is lost
+    assert 'Tea is hot.' in curated(book, out)[0]['former_context'][0]['context']
+
+
+def test_a_reviewed_context_has_its_cell_before_the_next_run(tmp_path):
+    out, book = tmp_path/'out', tmp_path/'book'
+    curated(tea(book, TEA, 'Is tea hot?'), out)
+    (book/'01_drinks.md').unlink()
+    sources = ['# Drinks', 'Coffee is hot when it is fresh.', 'Yes, it is hot in the cup.', 'Tea is hot.']
+    cells = [dict(cell_type='markdown', metadata={}, source=s) for s in sources]
+    (book/'01_drinks.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    curated(book, out)
+    decide(out, 'fix', 'Tea is hot.')
+    assert save_reviews(out) == 1
+    at_once = (out/'dataset.json').read_bytes()
+    places = json.loads(at_once)['questions'][0]['answer_context'][0]
+    assert [s['cell'] for s in places['context_spans']] == [sources.index(c) for c in places['context']]
+    assert 'Tea is hot.' in places['context']
+    curated(book, out)
+    assert (out/'dataset.json').read_bytes() == at_once
+
+
+def test_what_a_person_rejected_is_no_reason_for_a_warning(tmp_path):
+    out, book = tmp_path/'out', tmp_path/'book'
+    entry, _ = curated(tea(book, '# Drinks\n\nYes, it is hot.\n', 'Is tea hot?'), out)
+    assert len(entry['answer_context'][0]['context']) == 1
+    decide(out, 'reject', 'Yes, it is hot.')
+    entry, run = curated(book, out)
+    assert entry['answer_context'][0]['context'] == [] and entry['answer_context'][0]['reviewed']
+    assert run.warning == '' and 'most found nothing' not in run.summary
+    assert 'Warning' not in (out/'report.html').read_text()
+    _, run = curated(tea(book, '# Drinks\n\nNothing of use.\n', 'Is tea hot?'), out)
+    assert 'no text was found for 1 of 1 components' in run.warning # nobody decided on this one
 
 
 # Error analysis of whole traces
