@@ -30,7 +30,7 @@ from .matching import drop_duplicates,score_decomposition
 from .workers import Workers
 from .store import Call,Item,Store
 from .door import LM
-from .labels import apply_reviews,reviewed_question,reviewed_spans
+from .labels import apply_reviews,keep_cells,reviewed_question,reviewed_spans
 from .provenance import tidy
 from .asking import calls_made,model_usage,recording
 from .show import Html,highlight,page,visible
@@ -182,6 +182,7 @@ class Curation:
     errors:dict[str,str]=field(default_factory=dict) # question or file -> why it failed
     usage:pd.DataFrame=field(default_factory=pd.DataFrame, compare=False) # of models in this run, see `model_usage`
     former:Path|None=None # where a dataset.json that somebody else wrote or changed is kept now
+    reviewed:frozenset[tuple[str,int]]=frozenset() # question and index of its components that people decided on
 
     @property
     def df(self)->pd.DataFrame:
@@ -199,15 +200,16 @@ class Curation:
 
     @property
     def warning(self)->str:
-        "What may be wrong, if most components have no context; else empty."
-        df = self.df
-        nothing = int((df.contexts == 0).sum())
-        if 2*nothing <= len(df): return ''
+        "What may be wrong, if most components that no person decided on have no context; else empty."
+        found = [c for q in self.questions for i,c in enumerate(q.components or q.question_components)
+                 if (q.id, i) not in self.reviewed]
+        nothing = sum(not c.contexts for c in found)
+        if 2*nothing <= len(found): return ''
         cause = ("their script has no spaces between words, so that these engines can't tell words apart: "
                  "their contexts have to be found by engines that can, or by hand"
-                 if _without_spaces(''.join(df.component)) else
+                 if _without_spaces(''.join(c.text for c in found)) else
                  "are the questions about this book, and in its language?")
-        return f"no text was found for {nothing} of {len(df)} components; {cause}"
+        return f"no text was found for {nothing} of {len(found)} components; {cause}"
 
     def __repr__(self):
         former = f"; what lay there is now '{self.former.name}'" if self.former else ''
@@ -294,6 +296,11 @@ def _write_dataset(store, run, path, data):
     write_file(path, [text])
     return former
 
+def _reviewed(data):
+    "Question and index of the components that people decided on."
+    return frozenset((f"{q['chapter']}/{q['question_number']}", i) for q in data['questions']
+                     for i,c in enumerate(q['answer_context'] or q['question_context']) if 'reviewed' in c)
+
 def _export(store, run, out, known, ids, errors, config, asked):
     "Write the three files from the store; `ids` are the items' ids by question."
     curated,details,reviews = [],[],reviewed_spans(store)
@@ -307,11 +314,11 @@ def _export(store, run, out, known, ids, errors, config, asked):
             if shown: details.append(detail)
             yield from lines
     write_file(out/'passages.jsonl', pieces())
-    curation = Curation(out, run, curated, errors)
     failed = [replace(q, components=(), question_components=()) for q in asked if q.id in errors]
     chapters = {c.number: c for _,c in known}.values()
     data = apply_reviews(_dataset(curated+failed, errors), store, chapters)
-    curation = replace(curation, former=_write_dataset(store, run, out/'dataset.json', data))
+    former = _write_dataset(store, run, out/'dataset.json', data)
+    curation = Curation(out, run, curated, errors, former=former, reviewed=_reviewed(data))
     write_file(out/'report.html', [page('Curated questions', '\n'.join(_report(curation, details, config)))])
     return curation
 
@@ -381,7 +388,9 @@ def curate(
     errors = {**book.errors, **errors}
     known = _split_known(questions, book, errors)
     with _workers(executor, workers, patience) as workers,_open_store(out) as store:
-        texts = {c.number: store.add_content(c.text) for c in {c.number: c for _,c in known}.values()}
+        chapters = {c.number: c for _,c in known}
+        texts = {number: store.add_content(c.text) for number,c in chapters.items()}
+        for chapter in chapters.values(): keep_cells(store, chapter)
         ids = {q.id: item_id(q, texts[q.chapter], engines) for q,_ in known}
         todo = [(q, chapter) for q,chapter in known if not _finished(store, ids[q.id])]
         if workers and todo: workers.check(engines)
