@@ -200,7 +200,8 @@ def model_usage(
         from call join (select item, call, 0 as old from item_call union all select item, call, 1 from earlier) as place
         on place.call=call.id join run_item on run_item.item=place.item
         left join run as whole on json_extract(whole.config, '$.lm_run')=run_item.run
-        where json_extract(input, '$.messages') is not null group by call.id""")
+        where json_extract(input, '$.messages') is not null
+        and (not old or usd > 0 or input_tokens+output_tokens > 0) group by call.id""")
     sums = ['calls','failed','input_tokens','output_tokens','usd','seconds']
     table = pd.DataFrame(rows, columns=['run','step','prompt','engine',*sums]).astype(dict(usd=float))
     if run is not None: table = table[table.run == run]

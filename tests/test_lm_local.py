@@ -33,8 +33,8 @@ def short(tmp_path):
 @pytest.mark.parametrize('form', [[], ['--yes-no', '.5']])
 def test_a_run_is_verbatim_and_resumed_for_nothing(form, path, short, tmp_path):  # noqa: F811
     out, book = tmp_path/'out', read_book(sample_path())
-    command = [str(Path(sys.executable).parent/'afb_curate'), '--benchmark', str(short), '--out', str(out), '--lm',
-               f'local:{path}', '--k', '1', '--max-tokens', '40', '--workers', '1', *form]
+    command = [str(Path(sys.executable).parent/'afb_curate'), '--book', str(sample_path()), '--benchmark', str(short),
+               '--out', str(out), '--lm', f'local:{path}', '--k', '1', '--max-tokens', '40', '--workers', '1', *form]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'calls to the model for nothing' in done.stdout.splitlines()[0]
