@@ -128,25 +128,28 @@ class Sittings:
     both:bool # may a sitting hold both verdicts? not where rows were drawn by verdict
 
 def _drawn_together(reasons):
-    "The sitting of each label, the rows that each sitting was drawn from, and its labels."
+    "The sitting of each label; of each sitting what it was drawn from: how many rows, which ones; and its labels."
     def chance(r): return 1. if r.get('how') == 'all' else round(r['probability'], 12)
     keys = [(r.get('seed'), r.get('stratum'), chance(r), r.get('rows')) for r in reasons]
     number,found = pd.factorize(pd.Series(keys, dtype=object))
     n = np.bincount(number)
-    return number,np.array([max(k[3] or 0, c/k[2]) for k,c in zip(found, n)]),n
+    drawn_from = np.array([max(k[3] or 0, c/k[2]) for k,c in zip(found, n)])
+    which = np.array([f'{rows:.0f} rows of stratum {k[1]}' for k,rows in zip(found, drawn_from)])
+    return number,drawn_from,which,n
 
-def _stand_for(mine, drawn_from, n, count, missing):
+def _stand_for(mine, drawn_from, which, n, count, missing):
     "Do these sittings stand for `count` rows: each for all of them (False), or together (True)?"
     every,labels = drawn_from[mine],n[mine]
     slack = .01*count+(every/labels).max() # a label more or less, as shares are rounded
     if (every+labels.sum()-labels >= count-slack).all(): return False # later sittings leave out what was read before
     alike = np.ptp(labels/every) <= .05*(labels/every).max()
-    if alike and every.sum() >= count-slack: return False
-    if not alike and count-slack <= every.sum() <= count+missing+slack: return True
+    apart = len(set(which[mine])) == len(mine) # as many rows twice: perhaps they are the same rows
+    if apart and alike and every.sum() >= count-slack: return False
+    if apart and not alike and count-slack <= every.sum() <= count+missing+slack: return True
     raise FastbookError(f"the labels were drawn from {every.sum():,.0f} rows, but stand for {count:,}: they say "
                         "nothing about rows that were never drawn from, and overlapping samples can't be told apart; "
-                        "give the "
-                        "stratum of every row, such as its chapter, with `strata`, or draw one sample from all rows")
+                        "give the stratum of every row, such as its chapter, with `strata`, or draw one sample from "
+                        "all rows")
 
 def sittings(
     reasons:Sequence[Mapping], # the `sampling` of each label
@@ -156,9 +159,9 @@ def sittings(
     both:bool=True, # may a sitting hold both verdicts?
 )->Sittings|None: # None: labels of a domain count alike
     "How much each label weighs, or an error if that can't be told."
-    number,drawn_from,n = _drawn_together(reasons)
+    number,drawn_from,which,n = _drawn_together(reasons)
     domains = np.asarray(domains)
-    weighted = [_stand_for(np.unique(number[domains == d]), drawn_from, n, sizes[d], missing)
+    weighted = [_stand_for(np.unique(number[domains == d]), drawn_from, which, n, sizes[d], missing)
                 for d in np.unique(domains)]
     return Sittings(number, drawn_from/n, both) if any(weighted) else None
 

@@ -6,6 +6,8 @@ each kind what the accidents have cost against a run without any: whether datase
 byte for byte, how many finished questions or paid replies were lost, how many finished calls were made again, calls that
 were on their way when the process was killed (a server has been paid for them, nobody has the reply), and processes
 that are left two seconds after a kill. Takes about five minutes.
+
+Hostile inputs are in benchmarks/hostile.py.
 """
 import argparse,json,os,random,signal,sqlite3,subprocess,sys,tempfile,time
 from collections import Counter

@@ -388,3 +388,17 @@ def test_sampling_belongs_to_the_labels_in_their_order():
     for odd in ('random', .4, ['random']):
         with pytest.raises(FastbookError, match='must be a dict'): estimate(df.judge, drawn.good, sampling=[odd, *drawn.sampling[1:]])
     with pytest.raises(FastbookError, match='11 values without ids'): estimate(df.judge, drawn.good, sampling=list(drawn.sampling[1:]))
+
+
+@pytest.mark.parametrize('second', [20, 50])
+def test_the_same_half_drawn_from_twice_is_no_whole(second):
+    "Two samples of the same 500 of 1,000 rows say nothing about the other half, although 500 and 500 is 1,000."
+    judged = np.arange(1000) % 3 > 0
+    def reason(n, seed): return dict(how='random', seed=seed, probability=n/500, rows=500)
+    labels = pd.Series(judged[:50+second], index=range(50+second))
+    sampling = pd.Series([reason(50, 1)]*50+[reason(second, 2)]*second, index=labels.index)
+    with pytest.raises(FastbookError, match="can't be told apart"): estimate(judged, labels, sampling=sampling)
+    labels.index = sampling.index = [*range(50), *range(500, 500+second)]
+    halves = pd.Series(np.arange(1000)//500)
+    assert estimate(judged, labels, sampling=sampling, strata=halves).labels == 50+second, 'told by their strata'
+
