@@ -23,7 +23,7 @@ from .commands import check_number,command
 from .benchmark import Benchmark,load_benchmark
 from .store import Store
 from .labels import apply_reviews
-from .pipeline import note_dataset
+from .pipeline import is_own_dataset,note_dataset
 from .show import Html,page,visible
 from .views import Rows,frame_rows,view_html
 from .steps import call_rows,pair_rows,trace_rows
@@ -284,7 +284,7 @@ def save_reviews(
 )->int: # components with a reviewed context
     "Put reviewed contexts into a run's dataset."
     path = Path(folder)/'dataset.json'
-    try: data = json.loads(path.read_text(encoding='utf-8'))
+    try: data = json.loads(before := path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         raise FastbookError(f"can't read '{path.name}' of the run '{path.parent.name}': {e}; "
                             "give the folder of a run") from e
@@ -292,7 +292,8 @@ def save_reviews(
         with _store(folder) as store:
             reviewed = apply_reviews(data, store)
             count = sum('reviewed' in c for q in reviewed['questions'] for k in _CONTEXTS for c in q.get(k) or [])
-            if reviewed != data: note_dataset(store, store.last_run(), text := json.dumps(reviewed, indent=1))
+            text = json.dumps(reviewed, indent=1)
+            if reviewed != data and is_own_dataset(store, before): note_dataset(store, store.last_run(), text)
     except (TypeError, LookupError, AttributeError) as e:
         raise FastbookError(f"'{path.name}' of the run '{path.parent.name}' is not as `curate` writes it "
                             f"({type(e).__name__}: {e}); run it again, labels are kept in traces.db") from e

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from agentfastbook.benchmark import load_benchmark
+from agentfastbook.benchmark import Benchmark, load_benchmark
 from agentfastbook.book import read_book, sample_path
 from agentfastbook.core import FastbookError, Span
+from agentfastbook.decompose import RuleDecomposer
 from agentfastbook.labels import annotate, span_label
 from agentfastbook.pipeline import curate
 from agentfastbook.retrieve import Retriever
+from agentfastbook.review import save_reviews
 from agentfastbook.store import Store
 
 SAMPLE = sample_path()
@@ -220,3 +222,20 @@ def test_a_person_s_correction_survives_the_next_run(tmp_path):
     saved = next(q for q in json.loads((out/'dataset.json').read_text())['questions'] if f"{q['chapter']}/{q['question_number']}" == question.id)
     assert 'reviewed' in json.dumps(saved['answer_context'][component])
     assert context.text[:20] in saved['answer_context'][component]['context']
+
+
+def test_what_a_person_wrote_into_a_dataset_is_never_lost(tmp_path):
+    "Neither by another run, nor by a review and then another run; what this program wrote is simply written anew."
+    some = Benchmark(load_benchmark(sample_path()/'benchmark.json').questions[:2])
+    def run(**options): return curate(sample_path(), some, tmp_path, progress=False, **options)
+    run()
+    own = tmp_path/'dataset.json'
+    with Store(tmp_path/'traces.db') as store:
+        call = store.calls(step='extract').iloc[0]
+        annotate(store, 'Ada', span_label(call.id, 'reject', Span(*call.output[0]), Span(*call.output[0])))
+    own.write_text(own.read_text().replace('"chapter"', '"by_hand": "yes", "chapter"', 1))
+    assert save_reviews(tmp_path) == 1 and 'by_hand' in own.read_text()
+    again = run()
+    assert 'by_hand' in again.former.read_text() and 'by_hand' not in own.read_text()
+    assert run(decompose=RuleDecomposer('whole')).former is None, 'our own file needs no copy'
+    assert sorted(p.name for p in tmp_path.glob('dataset*')) == ['dataset.1.json', 'dataset.json']
