@@ -68,6 +68,9 @@ def _tiny(engine, option, name):
     "A tiny engine with the bundled model or that of a folder, loaded, so that what is missing is said before the work."
     if name != 'tiny' and not Path(name).is_dir():
         raise FastbookError(f"--{option} {name!r} is not known; choose rules, tiny, or the folder of a task model")
+    if name != 'tiny' and not (Path(name)/'config.json').is_file(): # said before torch is loaded
+        raise FastbookError(f"--{option} {name!r}: config.json is missing; choose rules, tiny, or the folder of a task "
+                            "model")
     try:
         from agentfastbook.tiny import tasks
         made = getattr(tasks, engine)(None if name == 'tiny' else name)

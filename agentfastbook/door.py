@@ -401,7 +401,7 @@ class _Call:
 
     def stop(self, state):
         error = state.outcome.exception()
-        deaf = error.outcome == 'connection' and getattr(error, 'unpaid', False) and not self.door.tokens
+        deaf = error.outcome == 'connection' and not self.door.tokens
         most = min(self.door.attempts, _FEW) if deaf or error.outcome == 'not_a_reply' else self.door.attempts
         return state.attempt_number >= most or self.left <= (error.retry_after or 0)
 

@@ -257,6 +257,8 @@ def _sound_data(data, deep=0):
     if data is None or isinstance(data, (int,float)): return data
     raise FastbookError(f'JSON data with a {type(data).__name__}')
 
+_LONGEST = 2_000_000 # characters of a reply: no model writes so much at once
+
 def sound_reply(
     reply:Reply, # as an engine read it from what a server sent
 )->Reply: # the same with sound texts; without data that nobody can use
@@ -265,6 +267,7 @@ def sound_reply(
         value = getattr(reply, name)
         if not isinstance(value, kind) and not (name == 'stop_reason' and value is None):
             raise LMError('not_a_reply', f"its {name} is a {type(value).__name__}, not a {kind.__name__}")
+    if len(reply.text) > _LONGEST: raise LMError('not_a_reply', f'it has {len(reply.text):,} characters')
     if reply.usage.total > _MOST_TOKENS:
         raise LMError('not_a_reply', f'it says that it took more than {_MOST_TOKENS:,} tokens')
     try: data = _sound_data(reply.data)

@@ -167,7 +167,11 @@ def status(self:TextRepo)->dict[str,str]: # file -> 'new', 'modified', 'deleted'
     kinds = [(git.CONFLICTED,'conflict'), (git.WT_DELETED|git.INDEX_DELETED,'deleted'),
              (git.WT_NEW|git.INDEX_NEW,'new'), (git.WT_MODIFIED|git.INDEX_MODIFIED|git.WT_RENAMED
               |git.INDEX_RENAMED|git.WT_TYPECHANGE,'modified')]
-    for path,flags in sorted(self._repo.status(untracked_files='all').items()):
+    try: found = self._repo.status(untracked_files='all')
+    except self._git.GitError as e:
+        raise FastbookError(f"the repository '{self.path.name}' is damaged: {e}; look at it with `git status` and "
+                            "`git fsck`, and mend it or clone it anew") from e
+    for path,flags in sorted(found.items()):
         kind = next((name for mask,name in kinds if flags & mask), None)
         if kind: res[path] = kind
     return res

@@ -407,3 +407,8 @@ def test_what_is_no_model_is_not_asked_six_times(kind, server):
     assert len(server.faults) == 6
     nobody = OpenAICompatible('http://127.0.0.1:1/v1', 'm', door=Door(first_wait=.01))
     with pytest.raises(LMError, match='connection.*gave up after 3 attempts'): nobody.complete('Hello')
+
+
+def test_a_reply_of_millions_of_characters_is_no_reply(server):
+    server.answer = lambda body: Answer('word '*500_000)
+    with pytest.raises(LMError, match='not_a_reply.*2,500,000 characters'): make('openai', server, attempts=1).complete('Hello')

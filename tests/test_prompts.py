@@ -349,3 +349,11 @@ def repository_umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_damaged_index_is_named(tmp_path):
+    repo = PromptRepo(tmp_path/'prompts', author='Ada')
+    repo.write(Prompt('ask', 'Say it.\n'))
+    repo.commit('one')
+    (tmp_path/'prompts'/'.git'/'index').write_bytes(b'DIRC'+b'\xff'*500)
+    with pytest.raises(FastbookError, match="the repository 'prompts' is damaged"): PromptRepo(tmp_path/'prompts').status()
