@@ -160,6 +160,14 @@ def _signature(self:TextRepo):
     except KeyError: mine = self._git.Signature('agentfastbook', 'agentfastbook@localhost')
     return self._git.Signature(self._author or mine.name, mine.email)
 
+@contextmanager
+def _undamaged(repo):
+    "What Git can't read is named."
+    try: yield
+    except repo._git.GitError as e:
+        raise FastbookError(f"the repository '{repo.path.name}' is damaged: {e}; look at it with `git status` and "
+                            "`git fsck`, and mend it or clone it anew") from e
+
 @patch
 def status(self:TextRepo)->dict[str,str]: # file -> 'new', 'modified', 'deleted' or 'conflict'
     "Files that differ from the last commit."
@@ -167,10 +175,7 @@ def status(self:TextRepo)->dict[str,str]: # file -> 'new', 'modified', 'deleted'
     kinds = [(git.CONFLICTED,'conflict'), (git.WT_DELETED|git.INDEX_DELETED,'deleted'),
              (git.WT_NEW|git.INDEX_NEW,'new'), (git.WT_MODIFIED|git.INDEX_MODIFIED|git.WT_RENAMED
               |git.INDEX_RENAMED|git.WT_TYPECHANGE,'modified')]
-    try: found = self._repo.status(untracked_files='all')
-    except self._git.GitError as e:
-        raise FastbookError(f"the repository '{self.path.name}' is damaged: {e}; look at it with `git status` and "
-                            "`git fsck`, and mend it or clone it anew") from e
+    with _undamaged(self): found = self._repo.status(untracked_files='all')
     for path,flags in sorted(found.items()):
         kind = next((name for mask,name in kinds if flags & mask), None)
         if kind: res[path] = kind
@@ -320,8 +325,8 @@ def diff(self:TextRepo,
 )->Diff:
     "What changed; a notebook shows it word by word."
     before = self._commit_of(old).tree
-    if new is None: found = before.diff_to_workdir()
-    else: found = self._repo.diff(before, self._commit_of(new).tree)
+    after = None if new is None else self._commit_of(new).tree
+    with _undamaged(self): found = before.diff_to_workdir() if new is None else self._repo.diff(before, after)
     found.find_similar()
     patches = [p for p in found if name is None or f'{name}.md' in (p.delta.old_file.path, p.delta.new_file.path)]
     def side(hunk, leave): return ''.join(l.content for l in hunk.lines if l.origin in (' ',leave))

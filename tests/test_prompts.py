@@ -356,4 +356,5 @@ def test_a_damaged_index_is_named(tmp_path):
     repo.write(Prompt('ask', 'Say it.\n'))
     repo.commit('one')
     (tmp_path/'prompts'/'.git'/'index').write_bytes(b'DIRC'+b'\xff'*500)
-    with pytest.raises(FastbookError, match="the repository 'prompts' is damaged"): PromptRepo(tmp_path/'prompts').status()
+    for read in (PromptRepo.status, PromptRepo.diff):
+        with pytest.raises(FastbookError, match="the repository .prompts. is damaged"): read(PromptRepo(tmp_path/"prompts"))
