@@ -100,6 +100,7 @@ def test_the_same_name_in_every_process(tmp_path):
 
 def test_a_helper_in_a_module_of_the_user(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, 'dont_write_bytecode', True)  # within a second, a file of the same size is not read again
     helper = tmp_path/'my_helper.py'
     uses = ['import my_helper\ndef f(q): return my_helper.clean(q)', 'from my_helper import clean\ndef f(q): return clean(q)',
             'def f(q):\n from my_helper import clean\n return clean(q)', 'def f(q):\n import my_helper\n return my_helper.clean(q)']
@@ -116,6 +117,7 @@ def test_a_helper_in_a_module_of_the_user(tmp_path, monkeypatch):
 
 def test_a_module_of_the_user_with_the_name_of_one_of_pythons(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, 'dont_write_bytecode', True)  # within a second, a file of the same size is not read again
     def name(body):
         (tmp_path/'this.py').write_text(f'def clean(x): return {body}\n')
         importlib.invalidate_caches()
