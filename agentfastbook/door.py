@@ -313,7 +313,7 @@ class _Call:
         self.lm,self.door,self.request,self.where = lm,lm.door,request,(step, prompt, lm.model)
         self.key,self.first,self.unusable = request.key(repr(lm)),first,unusable
         self.lost,self.unknown,self.most = (Usage(), 0.),Usage(),Usage()
-        self.attempts,self.start,self.waiting = 0,None,None
+        self.attempts,self.hopeless,self.start,self.waiting = 0,0,None,None
 
     @property
     def left(self): return self.door.deadline-(time.monotonic()-self.start)
@@ -402,8 +402,9 @@ class _Call:
     def stop(self, state):
         error = state.outcome.exception()
         deaf = error.outcome == 'connection' and not self.door.tokens
-        most = min(self.door.attempts, _FEW) if deaf or error.outcome == 'not_a_reply' else self.door.attempts
-        return state.attempt_number >= most or self.left <= (error.retry_after or 0)
+        self.hopeless += deaf or error.outcome == 'not_a_reply'
+        over = state.attempt_number >= self.door.attempts or self.hopeless >= _FEW
+        return over or self.left <= (error.retry_after or 0)
 
     def rules(self, **more):
         def again(state): return isinstance(state.outcome.exception(), LMError) and state.outcome.exception().retry
