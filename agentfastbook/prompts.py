@@ -50,10 +50,11 @@ def branch(self:PromptRepo,
 )->None:
     "Make a branch; `switch` goes there."
     commit = self._commit_of(at)
-    self._must_be_new('branch', name, commit)
-    try: self._repo.branches.local.create(name, commit)
-    except (ValueError, self._git.GitError) as e:
-        raise FastbookError(f"can't make the branch '{name}' ({e}); take a new name without spaces") from e
+    with self._lock():
+        self._must_be_new('branch', name, commit)
+        try: self._repo.branches.local.create(name, commit)
+        except (ValueError, self._git.GitError) as e:
+            raise FastbookError(f"can't make the branch '{name}' ({e}); take a new name without spaces") from e
 
 @patch
 def _must_be_new(self:PromptRepo, kind, name, commit):
@@ -200,12 +201,13 @@ def tag(self:PromptRepo,
     "Give a commit a name."
     commit = self._commit_of(at).id
     refuse_secrets(message, 'the message')
-    self._must_be_new('tag', name, self._repo[commit])
-    try:
-        if message: self._repo.create_tag(name, commit, self._git.enums.ObjectType.COMMIT, self._signature(), message)
-        else: self._repo.create_reference(f'refs/tags/{name}', commit)
-    except (ValueError, self._git.GitError) as e:
-        raise FastbookError(f"can't make the tag '{name}' ({e}); take a new name without spaces") from e
+    with self._lock():
+        self._must_be_new('tag', name, self._repo[commit])
+        try:
+            if not message: self._repo.create_reference(f'refs/tags/{name}', commit)
+            else: self._repo.create_tag(name, commit, self._git.enums.ObjectType.COMMIT, self._signature(), message)
+        except (ValueError, self._git.GitError) as e:
+            raise FastbookError(f"can't make the tag '{name}' ({e}); take a new name without spaces") from e
 
 @patch
 def restore(self:PromptRepo,

@@ -62,9 +62,17 @@ class TextRepo:
                 raise FastbookError(f"can't write to the repository '{self.path.name}': {e}; nothing was saved: "
                                     "wait until the other program is done, and try again") from e
             try: yield
-            except self._git.GitError as e:
+            except (self._git.GitError, OSError) as e:
+                if isinstance(e, OSError) and not str(e).startswith('failed to lock'): raise
                 raise FastbookError(f"Git can't write to '{self.path.name}': {e}; the files are as they were. Wait "
-                                    "until other programs are done; if one was killed, remove .git/index.lock") from e
+                                    f"until other programs are done; if one was killed, remove "
+                                    f"{self._left(file)}") from e
+
+    def _left(self, own):
+        "The locks that stand in the Git folder, which a killed program leaves behind."
+        folder = Path(self._repo.path)
+        locks = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob('*.lock')) if p != own]
+        return ', '.join(f'.git/{p}' for p in locks) or 'the lock that it left'
 
     def _file(self, name):
         path,root = self.path/f'{name}.md',self.path.resolve()

@@ -175,6 +175,10 @@ def test_killed_between_writing_and_committing(tmp_path):
     assert git(path, 'fsck', '--strict') == ''
 
 
+def left_locks(path):
+    return [p for p in (path/'.git').rglob('*.lock') if p.name != 'agentfastbook.lock']
+
+
 def test_killed_at_any_moment(tmp_path):
     "After a kill the last commit is whole, and the next writer can go on."
     for wait in (.0, .013, .029):
@@ -186,8 +190,8 @@ def test_killed_at_any_moment(tmp_path):
         process.wait()
         repo = PromptRepo(path)
         assert repo.read('a', 'HEAD').body.startswith('text ')
-        (path/'.git'/'index.lock').unlink(missing_ok=True)  # Git's own lock stays behind, as after a killed `git add`
         repo.write(Prompt('a', 'after\n'))
+        for lock in left_locks(path): lock.unlink()  # Git's own locks stay behind, as after a killed `git commit`
         repo.commit('after')
         assert git(path, 'fsck', '--strict', '--no-dangling') == ''
 
@@ -203,12 +207,23 @@ def test_two_processes_write_at_once(tmp_path):
     assert git(path, 'status', '--porcelain') == ''
 
 
-def test_an_open_lock_of_git_is_an_error_with_a_remedy(tmp_path):
-    repo = PromptRepo(tmp_path/'prompts')
+@pytest.mark.parametrize('lock', ['index.lock', 'refs/heads/main.lock', 'refs/heads/side.lock', 'refs/tags/v1.lock', 'HEAD.lock'])
+def test_an_open_lock_of_git_is_an_error_with_a_remedy(tmp_path, lock):
+    path = tmp_path/'prompts'
+    repo = PromptRepo(path)
     repo.write(Prompt('a', 'text\n'))
-    (tmp_path/'prompts'/'.git'/'index.lock').touch()
-    with pytest.raises(FastbookError, match='index.lock'): repo.commit('locked')
-    assert repo.status() == {'a.md': 'new'}
+    repo.commit('first')
+    repo.write(Prompt('a', 'other\n'))
+    (path/'.git'/lock).parent.mkdir(exist_ok=True)
+    (path/'.git'/lock).touch()
+    writing = {'side': lambda: repo.branch('side'), 'tags': lambda: repo.tag('v1'),
+               'HEAD': lambda: (repo.restore('a', discard=True), repo.branch('side'), repo.switch('side'))}
+    kind = next((k for k in writing if k in lock), None)
+    with pytest.raises(FastbookError, match=f'remove .git/{lock}'): writing.get(kind, lambda: repo.commit('locked'))()
+    assert git(path, 'fsck', '--strict', '--no-dangling') == ''
+    (path/'.git'/lock).unlink()
+    assert repo.read('a', 'HEAD').body == 'text\n'
+    if kind != 'HEAD': assert repo.status() == {'a.md': 'modified'} and repo.commit('again')
 
 
 def test_keys_never_reach_the_repository(tmp_path, monkeypatch):
