@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from agentfastbook.benchmark import load_benchmark, locate_contexts
-from agentfastbook.book import read_book
-from agentfastbook.checks import CHECKS, gold_cases
-from agentfastbook.evals import import_author_evals
-from agentfastbook.judge import cases, judge_cases, summarize_verdicts
-from agentfastbook.pipeline import curate
-from agentfastbook.store import Store
+from agentfastbook.books.questions import load_benchmark, locate_contexts
+from agentfastbook.books.chapters import read_book
+from agentfastbook.judges.checks import CHECKS, gold_cases
+from agentfastbook.look.evals import import_author_evals
+from agentfastbook.judges.judge import cases, judge_cases, summarize_verdicts
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.store.runs import Store
 
 DATA = Path(os.environ.get('AFB_DATA', Path(__file__).parents[2]/'shared'/'data'))
 

@@ -1,6 +1,6 @@
 """How well the text that supports a component is extracted, on real chapters: python benchmarks/extract.py
 
-Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.book.get_fastbook).
+Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.chapters.get_fastbook).
 Prints Markdown tables: extraction with the gold components as input beside baselines and oracles; the whole chain with
 components made by rules; both with weights that were fitted without the chapter they are tested on; what each measure
 is worth; abstention. With --encoder the same with late interaction; with --fit the weights fitted on all chapters.
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from agentfastbook import extract as e
-from agentfastbook.benchmark import Component,load_benchmark
-from agentfastbook.book import read_book
-from agentfastbook.core import Span
-from agentfastbook.decompose import RuleDecomposer
-from agentfastbook.metrics import Extraction,character_overlap,extraction_sums,interval,occurrences
-from agentfastbook.retrieve import BM25,Retriever
+from agentfastbook.engines import extract as e
+from agentfastbook.books.questions import Component,load_benchmark
+from agentfastbook.books.chapters import read_book
+from agentfastbook.text.spans import Span
+from agentfastbook.engines.decompose import RuleDecomposer
+from agentfastbook.stats.metrics import Extraction,character_overlap,extraction_sums,interval,occurrences
+from agentfastbook.engines.retrieve import BM25,Retriever
 
 @dataclass
 class Case:
@@ -36,14 +36,14 @@ def read_data(data):
     folder = Path(data)/'fastbook'
     if not (folder/'fastbook-benchmark.json').is_file():
         sys.exit(f"{folder/'fastbook-benchmark.json'} is not there; give the folder that holds fastbook/ with --data or AFB_DATA, "
-                 "or fetch chapters and benchmark with agentfastbook.book.get_fastbook")
+                 "or fetch chapters and benchmark with agentfastbook.books.chapters.get_fastbook")
     book = read_book(folder)
     return book,[q for q in load_benchmark(folder/'fastbook-benchmark.json') if q.components and q.chapter in book]
 
 def engines(encoder, k):
     "The retrieval step, and what measures the runs."
     if encoder is None: return Retriever(BM25, max_tokens=200, k=k),e.RuleExtractor().measure
-    from agentfastbook.retrieve import hybrid
+    from agentfastbook.engines.retrieve import hybrid
     return Retriever(partial(hybrid, encoder=encoder), max_tokens=200, k=k),e.RuleExtractor(encoder).measure
 
 def make_cases(book, questions, retrieve, measure, components):
@@ -214,7 +214,7 @@ def main():
     args = parser.parse_args()
     encoder,weights = None,e.WEIGHTS
     if args.encoder:
-        from agentfastbook.encode import token_encoder
+        from agentfastbook.engines.encode import token_encoder
         encoder,weights = token_encoder(args.encoder),e.WEIGHTS_WITH_MEANING
     book,questions = read_data(args.data)
     retrieve,measure = engines(encoder, args.k)

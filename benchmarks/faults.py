@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
 from lm_server import LMServer
 from test_lm_engines import answer,body_text
 
-from agentfastbook.book import sample_path
+from agentfastbook.books.chapters import sample_path
 
 COPIES = 10 # of the sample's questions, so that a run with rules takes a few seconds
 LATENCY = .1 # seconds until the model answers
@@ -49,7 +49,7 @@ def benchmark(folder):
 def start(kind, out, questions, server):
     env = dict(os.environ, ANTHROPIC_API_KEY='sk-test-0123456789-0123456789', ANTHROPIC_BASE_URL=server.url)
     given = [] if kind == '--lm' else ['--book', str(sample_path()), '--benchmark', str(questions)]
-    code = 'from agentfastbook.cli import afb_curate; afb_curate()'
+    code = 'from agentfastbook.cli.commands import afb_curate; afb_curate()'
     return subprocess.Popen([sys.executable, '-c', code, '--out', str(out), *given, *KINDS[kind]], env=env,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 

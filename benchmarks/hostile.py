@@ -28,11 +28,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
 
-from agentfastbook.book import sample_path
-from agentfastbook.checks import afb_judge
-from agentfastbook.cli import afb_benchmark, afb_curate, afb_lint, afb_score
-from agentfastbook.cli_prompts import afb_prompts
-from agentfastbook.review import afb_review
+from agentfastbook.books.chapters import sample_path
+from agentfastbook.judges.checks import afb_judge
+from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_lint, afb_score
+from agentfastbook.cli.prompts import afb_prompts
+from agentfastbook.look.page import afb_review
 
 COMMANDS = dict(
     afb_curate=afb_curate,
@@ -487,7 +487,7 @@ def good_run():
     d = Path(tempfile.mkdtemp())
     put('b.json', entries())(d)
     words = ['--book', str(SAMPLE), '--benchmark', 'b.json', '--out', 'run']
-    code = 'from agentfastbook.cli import afb_curate; afb_curate()'
+    code = 'from agentfastbook.cli.commands import afb_curate; afb_curate()'
     subprocess.run([sys.executable, '-c', code, *words], cwd=d, check=True, capture_output=True)
     atexit.register(shutil.rmtree, d)
     return d

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import betabinom, binom
 
-from agentfastbook.estimate import estimate
-from agentfastbook.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits, strata_limits
-from agentfastbook.monitor import estimate_runs, monitor
-from agentfastbook.sampling import sample_random
-from agentfastbook.shorten import _share_below
+from agentfastbook.stats.estimation import estimate
+from agentfastbook.stats.intervals import damped_effect, error_rate_limits, mixture_limits, share_limits, strata_limits
+from agentfastbook.judges.watch import estimate_runs, monitor
+from agentfastbook.look.sampling import sample_random
+from agentfastbook.prompts.shortening import _share_below
 
 RATES, GOOD, LABELS, ROWS = (.5, .7, .8, .9, .97), (.75, .9, .98), (40, 100, 200), (100, 1000, 5000)
 DESIGNS = 'random', 'by verdict', 'balanced'

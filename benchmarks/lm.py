@@ -19,16 +19,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
 from adversary import CHANGES,Adversary
 from lm_server import Answer,LMServer
 
-from agentfastbook.benchmark import load_benchmark
-from agentfastbook.core import count_tokens
-from agentfastbook.decompose import answer_units,decompose_spans
-from agentfastbook.door import Door,LM
-from agentfastbook.lm import Claude,Replay
-from agentfastbook.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
-from agentfastbook.matching import decomposition_sums
-from agentfastbook.metrics import interval,paired_interval
-from agentfastbook.reply import LMError,Reply,Usage
-from agentfastbook.store import Store
+from agentfastbook.books.questions import load_benchmark
+from agentfastbook.text.spans import count_tokens
+from agentfastbook.engines.decompose import answer_units,decompose_spans
+from agentfastbook.lm.door import Door,LM
+from agentfastbook.lm.models import Claude,Replay
+from agentfastbook.engines.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
+from agentfastbook.stats.matching import decomposition_sums
+from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.lm.reply import LMError,Reply,Usage
+from agentfastbook.store.runs import Store
 
 PUBLISHED = 196 # tokens of the published prompt
 TOOL = 346 # tokens that Claude's server adds to a request with a forced tool

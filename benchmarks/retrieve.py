@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agentfastbook.benchmark import load_benchmark
-from agentfastbook.book import read_book
-from agentfastbook.decompose import RuleDecomposer
-from agentfastbook.evaluate import evaluate_reading, evaluate_retrieval, rank_passages_for
-from agentfastbook.metrics import compare, retrieval_sums, summarize
-from agentfastbook.retrieve import BM25, Fusion, LateInteraction, Retriever, hybrid
+from agentfastbook.books.questions import load_benchmark
+from agentfastbook.books.chapters import read_book
+from agentfastbook.engines.decompose import RuleDecomposer
+from agentfastbook.engines.scoring import evaluate_reading, evaluate_retrieval, rank_passages_for
+from agentfastbook.stats.metrics import compare, retrieval_sums, summarize
+from agentfastbook.engines.retrieve import BM25, Fusion, LateInteraction, Retriever, hybrid
 
 DATA = os.environ.get('AFB_DATA', Path(__file__).resolve().parent.parent.parent/'shared'/'data')
 PUBLISHED = pd.DataFrame([ # passages of 500 tokens, over chapters 1, 4, 8, 13
@@ -197,7 +197,7 @@ def main():
     book, benchmark, encoder = read_book(folder), load_benchmark(folder/'fastbook-benchmark.json'), None
     engines: dict[str, Callable] = {'BM25': BM25}
     if args.encoder:
-        from agentfastbook.encode import token_encoder
+        from agentfastbook.engines.encode import token_encoder
         encoder = RememberQueries(token_encoder(args.encoder))
         engines |= {'late': partial(LateInteraction, encoder=encoder, cache_dir=args.cache),
                     'hybrid': partial(hybrid, encoder=encoder, cache_dir=args.cache)}

@@ -29,12 +29,12 @@ pd.DataFrame(dict(reply=[{text!r}.format(i=i) for i in range(rows)])).to_pickle(
 OPEN = '''import pandas as pd, time
 df = pd.read_pickle('rows.pkl')
 start = time.perf_counter()
-from agentfastbook.review import review
+from agentfastbook.look.page import review
 opened = review(df, store='labels.db', annotator='Ada', names=['a', 'b'])
 state = opened.pane.shown
 print(time.perf_counter()-start, len(__import__('json').dumps(state)))'''
 NOTEBOOK = '''import pandas as pd
-from agentfastbook.review import review
+from agentfastbook.look.page import review
 review(pd.read_pickle('rows.pkl'), store='labels.db', annotator='Ada', names=['a', 'b'])'''
 TIME_A_KEY = '''key => new Promise(done => {
   const pane = document.querySelector('.afb'), tick = pane.dataset.tick, start = performance.now()

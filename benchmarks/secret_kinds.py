@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
-from agentfastbook.secrets import find_secrets, mask_secrets
+from agentfastbook.text.secrets import find_secrets, mask_secrets
 from kinds_of_secrets import KINDS
 
 

@@ -150,7 +150,7 @@ def utilisation(names, steps):
 def run_sweep(folder, device, steps, names):
     "Rows as they come, then the sensitivity of each variant."
     from agentfastbook.tiny.data import pack_blocks,split_texts,story_texts,train_tokenizer
-    from agentfastbook.tiny.sweep import VARIANTS,rate_sensitivity,sweep
+    from agentfastbook.tiny.sweeps import VARIANTS,rate_sensitivity,sweep
     texts,others = split_texts(story_texts(2000))
     tokenizer = train_tokenizer(texts, SWEPT.vocab_size)
     train,valid = [pack_blocks(part, tokenizer, SWEPT.positions) for part in (texts,others)]

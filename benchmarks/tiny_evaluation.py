@@ -24,16 +24,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from agentfastbook.agreement import resample
-from agentfastbook.alignment import align, rate
-from agentfastbook.door import Door
-from agentfastbook.judge import ask_judge
-from agentfastbook.lm import Replay
-from agentfastbook.local import Local
-from agentfastbook.reply import LMError
-from agentfastbook.rubrics import import_rubric_scores, weighted_kappa
-from agentfastbook.store import Store
-from agentfastbook.tiny.evaluation import TEXT_CHECKS, ChoiceJudge, Criterion, RubricJudge, read_scores, text_case
+from agentfastbook.stats.agreement import resample
+from agentfastbook.judges.alignment import align, rate
+from agentfastbook.lm.door import Door
+from agentfastbook.judges.judge import ask_judge
+from agentfastbook.lm.models import Replay
+from agentfastbook.lm.local import Local
+from agentfastbook.lm.reply import LMError
+from agentfastbook.judges.rubrics import import_rubric_scores, weighted_kappa
+from agentfastbook.store.runs import Store
+from agentfastbook.tiny.quality import TEXT_CHECKS, ChoiceJudge, Criterion, RubricJudge, read_scores, text_case
 
 NEAREST = [('repetition', 'Plot', 'C'), ('repetition', 'Plot', 'D'), ('repetition', 'Creativity', 'C'),
            ('ending', 'Grammar', 'C'), ('ending', 'Plot', 'A'), ('tense', 'Grammar', 'B'),
@@ -134,7 +134,7 @@ def written(lm, table):
 
 
 def record(lm, path):
-    "For 35_tiny_evaluation.ipynb: a story, and its words from the last to the first."
+    "For tiny/10_quality.ipynb: a story, and its words from the last to the first."
     Path(path).unlink(missing_ok=True)
     whole = ChoiceJudge(Criterion('Plot', 'A', 'The story has a clear beginning, middle, and end'), Replay(path, lm))
     story = ('Felix was a little cat. Only one thing scared him, and that was the thunder. "Take an old song," said Rosie, '

@@ -6,7 +6,7 @@ import argparse
 import time
 
 import torch
-from agentfastbook.tiny.generate import generate
+from agentfastbook.tiny.generation import generate
 from agentfastbook.tiny.model import CONFIGS, TinyLM
 
 

@@ -13,10 +13,10 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import torch
-from agentfastbook.counting import wilson
+from agentfastbook.look.counting import wilson
 from agentfastbook.tiny.checkpoint import save_model
 from agentfastbook.tiny.data import one_batch, split_texts, story_texts, text_batches, train_tokenizer
-from agentfastbook.tiny.generate import write
+from agentfastbook.tiny.generation import write
 from agentfastbook.tiny.model import CONFIGS, TinyLM, count_parameters, start_copying
 from agentfastbook.tiny.muon import muon
 from agentfastbook.tiny.stories import check_story, plot_names

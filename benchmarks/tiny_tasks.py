@@ -1,6 +1,6 @@
 """How well a tiny model splits answers and selects sentences, on real chapters: python benchmarks/tiny_tasks.py
 
-Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.book.get_fastbook).
+Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.chapters.get_fastbook).
 Trunk and stage 2 have seen no text of these chapters. What is fitted on real pairs is fitted without the chapter that it
 is tested on, and its penalties are chosen without it, too; where story answers are added, they are the same for each chapter.
 (The rules themselves were written with an eye on all four chapters, so where the model is told what they do, it is not
@@ -15,16 +15,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import extract as bx
-from agentfastbook import decompose as d
-from agentfastbook.benchmark import Benchmark
-from agentfastbook.core import Span,sentences
-from agentfastbook.evaluate import evaluate_decomposition,evaluate_extraction,top_passage
-from agentfastbook.extract import WEIGHTS,RuleExtractor
-from agentfastbook.matching import decomposition_sums,drop_duplicates
-from agentfastbook.metrics import interval,paired_interval
-from agentfastbook.pipeline import curate,score_dataset
-from agentfastbook.reliability import pass_power
-from agentfastbook.retrieve import BM25,Retriever
+from agentfastbook.engines import decompose as d
+from agentfastbook.books.questions import Benchmark
+from agentfastbook.text.spans import Span,sentences
+from agentfastbook.engines.scoring import evaluate_decomposition,evaluate_extraction,top_passage
+from agentfastbook.engines.extract import WEIGHTS,RuleExtractor
+from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
+from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.engines.pipeline import curate,score_dataset
+from agentfastbook.stats.reliability import pass_power
+from agentfastbook.engines.retrieve import BM25,Retriever
 from agentfastbook.tiny.checkpoint import load_config
 from agentfastbook.tiny.encode import TinyEncoder,save_arrays,tiny_path
 from agentfastbook.tiny.pairs import story_book

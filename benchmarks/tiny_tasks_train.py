@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agentfastbook.benchmark import load_benchmark
-from agentfastbook.book import read_book,sample_path
-from agentfastbook.store import Store
+from agentfastbook.books.questions import load_benchmark
+from agentfastbook.books.chapters import read_book,sample_path
+from agentfastbook.store.runs import Store
 from agentfastbook.tiny.checkpoint import save_model
 from agentfastbook.tiny.data import pack_blocks,story_texts,train_tokenizer
 from agentfastbook.tiny.encode import fit_reader,plain_words

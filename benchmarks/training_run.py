@@ -17,11 +17,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import torch
-from agentfastbook.counting import wilson
+from agentfastbook.look.counting import wilson
 from agentfastbook.tiny.data import one_batch, split_texts, text_batches, train_tokenizer
 from agentfastbook.tiny.dynamics import Samples, read_samples
-from agentfastbook.tiny.evaluation import TEXT_CHECKS, rates_by_step, text_case
-from agentfastbook.tiny.generate import write
+from agentfastbook.tiny.quality import TEXT_CHECKS, rates_by_step, text_case
+from agentfastbook.tiny.generation import write
 from agentfastbook.tiny.model import ModelConfig, TinyLM, count_parameters, start_copying
 from agentfastbook.tiny.stories import check_story, make_story
 from agentfastbook.tiny.training import fit, learner

@@ -1,9 +1,9 @@
 "A model that writes the facts of an answer in tags, every one of them changed in the same way."
 import re
 
-from agentfastbook.decompose import answer_units
-from agentfastbook.door import LM, Door
-from agentfastbook.reply import Reply, Usage
+from agentfastbook.engines.decompose import answer_units
+from agentfastbook.lm.door import LM, Door
+from agentfastbook.lm.reply import Reply, Usage
 
 CHANGES = {
     'rewords': lambda s: re.sub(r'\b(the|a|is|are)\b', 'some', s, count=1, flags=re.I),

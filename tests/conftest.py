@@ -1,5 +1,6 @@
 "What all tests share."
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ settings.register_profile('home', deadline=None)
 settings.load_profile('ci' if os.environ.get('CI') else 'home')
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(p) for p in sorted(Path(__file__).parent.iterdir()) if p.is_dir()]  # tests of a wing may share helpers with another's
 
 
 def data_folder():

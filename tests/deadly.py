@@ -3,7 +3,7 @@ import os
 import signal
 import time
 
-from agentfastbook.retrieve import Retriever
+from agentfastbook.engines.retrieve import Retriever
 
 
 class Deadly(Retriever):

@@ -1,4 +1,4 @@
-"""Record what SmolLM2-135M says as a judge of the sample book's components, for 23_lm_judge.ipynb and test_judge.py.
+"""Record what SmolLM2-135M says as a judge of the sample book's components, for judges/03_lm_judge.ipynb and test_judge.py.
 Needed again when judge/standalone.md changes. Installing the model: see test_local.py.
 
     python tests/record_judge.py
@@ -7,16 +7,16 @@ from importlib.metadata import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agentfastbook.book import sample_path
-from agentfastbook.decompose import RuleDecomposer
-from agentfastbook.door import Door
-from agentfastbook.judge import cases, judge_cases
-from agentfastbook.lm import Replay
-from agentfastbook.lm_judge import LMJudge
-from agentfastbook.local import Local
-from agentfastbook.pipeline import curate
-from agentfastbook.store import Store
-from agentfastbook.templates import packaged_prompt
+from agentfastbook.books.chapters import sample_path
+from agentfastbook.engines.decompose import RuleDecomposer
+from agentfastbook.lm.door import Door
+from agentfastbook.judges.judge import cases, judge_cases
+from agentfastbook.lm.models import Replay
+from agentfastbook.judges.lm_judge import LMJudge
+from agentfastbook.lm.local import Local
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.store.runs import Store
+from agentfastbook.prompts.templates import packaged_prompt
 
 RECORDED = Path(__file__).parent/'recorded'/'judge.jsonl'
 

@@ -7,6 +7,7 @@ import re
 import pytest
 from conftest import ROOT, data_folder
 from nbdev.test import test_nb as run_notebook
+from test_ladder import WINGS
 
 NOTEBOOKS = sorted(path for path in (ROOT/'nbs').rglob('*.ipynb')
                    if not any(part[0] in '._' for part in path.relative_to(ROOT).parts))
@@ -109,11 +110,12 @@ def test_exported_code_is_short_and_documented(path):
 
 
 def test_sidebar_lists_every_api_notebook_in_order():
-    listed = re.findall(r'^ +- (\d\d_\w+)\.ipynb$', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M)
-    assert listed == [path.stem for path in API]
+    listed = re.findall(r'^ +- (\w+/\d\d_\w+)\.ipynb$', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M)
+    order = sorted(API, key=lambda path: (WINGS.index(path.parent.name), path.name))
+    assert listed == [name(path) for path in order]
 
 
 def test_home_page_lists_every_module():
     home = '\n'.join(sources(ROOT/'nbs'/'index.ipynb', 'markdown'))
-    missing = [path.name for path in API if f']({path.name})' not in home]
+    missing = [name(path) for path in API if f']({name(path)}.ipynb)' not in home]
     assert not missing, 'add them to the table of modules in index.ipynb'

@@ -30,7 +30,7 @@ class Page(HTMLParser):
 
 
 def quarto_name(path):
-    "Quarto calls the page of `00_core.ipynb` core.html, as nbdev asks it to; smalldocs calls it 00_core.html."
+    "Quarto calls the page of `text/01_spans.ipynb` core.html, as nbdev asks it to; smalldocs calls it 00_core.html."
     return path.with_name(re.sub(r'^\d\d_', '', path.name))
 
 
