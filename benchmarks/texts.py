@@ -14,8 +14,18 @@ from pathlib import Path
 import pandas as pd
 import scipy.optimize,scipy.sparse # by functions that need them: not a part of their time
 
-from agentfastbook.books import questions as bm,export,defects as lint; from agentfastbook.judges import checks; from agentfastbook.look import coding,grouping; from agentfastbook.text import spans as core,differences; from agentfastbook.engines import extract,lm_decompose
-from agentfastbook.engines import lm_extract,retrieve; from agentfastbook.judges import lm_judge; from agentfastbook.stats import matching,metrics; from agentfastbook.lm import reply; from agentfastbook.text import secrets,html as show; from agentfastbook.prompts import shortening as shorten,templates; from agentfastbook.look import steps
+from agentfastbook.books import questions as bm,export,defects as lint
+from agentfastbook.judges import checks
+from agentfastbook.look import coding,grouping
+from agentfastbook.text import spans as core,differences
+from agentfastbook.engines import extract,lm_decompose
+from agentfastbook.engines import lm_extract,retrieve
+from agentfastbook.judges import lm_judge
+from agentfastbook.stats import matching,metrics
+from agentfastbook.lm import reply
+from agentfastbook.text import secrets,html as show
+from agentfastbook.prompts import shortening as shorten,templates
+from agentfastbook.look import steps
 from agentfastbook.look import views
 from agentfastbook.books.chapters import passages,questionnaire,read_book,read_chapter
 from agentfastbook.engines.decompose import RuleDecomposer,decompose_spans,show_components

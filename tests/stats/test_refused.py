@@ -5,7 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agentfastbook.stats import agreement,estimation as estimate,intervals,metrics,reliability; from agentfastbook.judges import alignment,watch as monitor; from agentfastbook.look import counting
+from agentfastbook.stats import agreement,estimation as estimate,intervals,metrics,reliability
+from agentfastbook.judges import alignment,watch as monitor
+from agentfastbook.look import counting
 from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile
 from agentfastbook.judges.alignment import align, align_judge, judge_history, judged_rows, labelled_part, person_verdicts
 from agentfastbook.judges.checks import check_verbatim

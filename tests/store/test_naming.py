@@ -90,7 +90,7 @@ def test_an_edit_is_another_name(what):
 
 def test_the_same_name_in_every_process(tmp_path):
     script = tmp_path/'names.py'
-    script.write_text(f'import sys\nsys.path.insert(0, {str(ROOT/"tests")!r})\nfrom test_naming import *\n'
+    script.write_text(f'import sys\nsys.path[:0] = {[str(ROOT/"tests"), str(ROOT/"tests"/"store")]!r}\nfrom test_naming import *\n'
                       'print([engine_version(in_module(s)) for pair in EDITS.values() for s in pair])\n'
                       'def reads(q): return TABLE, {"yeast", "gas", "dough"}, q in {"a", "b", "c"}\nprint(engine_version(reads))\n')
     said = {subprocess.run([sys.executable, script], text=True, capture_output=True, check=True,

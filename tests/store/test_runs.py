@@ -384,7 +384,7 @@ def test_commands_say_what_is_wrong_with_a_store(run, tmp_path, command, damage)
         if damage == 'folder': path.mkdir()
         if damage == 'text': path.write_text('no database '*1000)
         if damage == 'fifo': os.mkfifo(path)
-    module = dict(afb_judge='checks', afb_review='review')[command]
+    module = dict(afb_judge='judges.checks', afb_review='look.page')[command]
     done = python(f'from agentfastbook.{module} import {command}; {command}({str(out)!r})')
     _, told = done.communicate(timeout=60)
     assert done.returncode == 2 and told.count('\n') == 1 and told.startswith('error: ') and 'traces.db' in told

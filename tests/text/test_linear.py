@@ -4,7 +4,13 @@ import re, time
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from agentfastbook.judges import checks; from agentfastbook.text import spans as core,differences; from agentfastbook.books import defects as lint; from agentfastbook.engines import lm_decompose; from agentfastbook.stats import matching; from agentfastbook.prompts import shortening as shorten,templates; from agentfastbook.look import steps
+from agentfastbook.judges import checks
+from agentfastbook.text import spans as core,differences
+from agentfastbook.books import defects as lint
+from agentfastbook.engines import lm_decompose
+from agentfastbook.stats import matching
+from agentfastbook.prompts import shortening as shorten,templates
+from agentfastbook.look import steps
 from agentfastbook.books.questions import find_components, parse_benchmark
 from agentfastbook.text.spans import FastbookError, Span, find_all, locate, locate_all, locate_next, nearest
 from agentfastbook.engines.decompose import decompose_spans
