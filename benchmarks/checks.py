@@ -4,6 +4,7 @@ what the rules of this library make. A check that fails on gold data cries wolf.
     AFB_DATA=... python benchmarks/checks.py
 """
 import os
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,10 +12,12 @@ import pandas as pd
 from agentfastbook.books.questions import load_benchmark, locate_contexts
 from agentfastbook.books.chapters import read_book
 from agentfastbook.judges.checks import CHECKS, gold_cases
-from agentfastbook.look.evals import import_author_evals
 from agentfastbook.judges.judge import cases, judge_cases, summarize_verdicts
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.store.runs import Store
+
+sys.path.append(str(Path(__file__).parents[1]/'tests'))
+from author_evals import read_evaluation  # noqa: E402
 
 DATA = Path(os.environ.get('AFB_DATA', Path(__file__).parents[2]/'shared'/'data'))
 
@@ -38,7 +41,7 @@ def main():
         with Store(Path(folder)/'traces.db') as store:
             rows += failing('rules', cases(store)+cases(store, 'extract'))
         with Store(Path(folder)/'evals.db') as store:
-            import_author_evals(DATA/'agentfastbook'/'evals-haiku-3.5.json', store)
+            read_evaluation(DATA/'agentfastbook'/'evals-haiku-3.5.json', store)
             rows += failing('Haiku 3.5', cases(store))
     table = pd.DataFrame(rows).pivot_table(index=['step', 'check'], columns='results', values='fails', sort=False)
     print(table.map('{:.1%}'.format, na_action='ignore').fillna('').to_string())

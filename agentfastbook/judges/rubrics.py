@@ -19,7 +19,7 @@ from ..stats.metrics import Interval
 from ..store.runs import Call,Item,Store
 from ..store.labels import Label,Note,annotate_new,labels
 from ..stats.agreement import resample
-from ..look.views import Part,Rows
+from ..look.views import Field,Rows
 from ..look.sitting import Sitting
 from ..look.page import Review
 from .judge import save_verdicts,verdicts
@@ -72,7 +72,7 @@ def score_rows(
     def of(i): return criteria(rows.table.iloc[i]) if callable(criteria) else criteria
     if not callable(criteria) and not criteria: raise FastbookError("there are no criteria; give name -> text")
     def show(i):
-        parts = tuple(Part(k, f'{k}: {text}') for k,text in of(i).items())
+        parts = tuple(Field(k, f'{k}: {text}') for k,text in of(i).items())
         return replace(rows.show(i), parts=parts, spans=False)
     return replace(rows, show=show)
 

@@ -313,7 +313,6 @@ def _expected(
     known = compare_digest(path.encode()[:len(base)], base.encode())
     return known and name in ('127.0.0.1','localhost') and all(o == f'http://{host}' for o in origins)
 
-
 # %% ../../nbs/look/05_page.ipynb #a11e9d04
 _CONTENT = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'none'; "
             "frame-ancestors 'none'")

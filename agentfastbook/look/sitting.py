@@ -16,7 +16,7 @@ from ..text.spans import FastbookError,Span
 from ..store.runs import Store
 from ..store.labels import Label,Note,acts_since,annotate,labels,last_act,notes,span_label,undo
 from ..stats.matching import LABELS
-from .views import Panel,Part,Rows,View,as_text,shorten
+from .views import Field,Panel,Rows,View,abbreviate,as_text
 
 # %% ../../nbs/look/04_sitting.ipynb #ac634a3a
 class _Said:
@@ -101,9 +101,9 @@ class Sitting:
         "The row that is shown."
         return self._view(self.index)
     @property
-    def parts(self)->tuple[Part,...]:
+    def parts(self)->tuple[Field,...]:
         "Its parts; contexts have one more, for what no engine found."
-        return (*self.view.parts, Part(_NEW, 'another context')) if self.view.spans else self.view.parts
+        return (*self.view.parts, Field(_NEW, 'another context')) if self.view.spans else self.view.parts
     @property
     def progress(self)->str:
         "Such as '12 of 31, 3 failed'."
@@ -402,7 +402,7 @@ def _decided(self:Sitting):
 def state(self:Sitting)->dict: # JSON data
     "Everything that the browser needs to show the row."
     view,decided = self.view,self._decided()
-    panels = view.panels if self.whole else [shorten(p, self.limit) for p in view.panels]
+    panels = view.panels if self.whole else [abbreviate(p, self.limit) for p in view.panels]
     others = [others_line(*o) for o in sorted(self.said.others.get(self.id, {}).items())]
     written = self.said.notes.get(self.id, {}).get(self._part_name(), '')
     self.tick += 1

@@ -17,7 +17,7 @@ from ..books.questions import Benchmark,Component
 from ..store.runs import Store,parse_call
 from ..stats.matching import label_components
 from ..engines.retrieve import FUNCTION_WORDS,terms
-from .views import Mark,Panel,Part,Rows,View,as_text,frame_rows
+from .views import Field,Mark,Panel,Rows,View,as_text,frame_rows
 
 # %% ../../nbs/look/02_steps.ipynb #5eab95ca
 class Source:
@@ -75,10 +75,10 @@ def _component_parts(source, name, answer, output):
     gold = question.pieces if question else []
     labels = label_components(answer, gold, [_pieces(c, answer) for c in output]) if gold and output else None
     for i,c in enumerate(output):
-        yield Part(f'component {i+1}', c['text'], tuple(sorted(labels.predicted[i])) if labels else ())
+        yield Field(f'component {i+1}', c['text'], tuple(sorted(labels.predicted[i])) if labels else ())
     for i,g in enumerate(gold):
         if labels and not labels.missing[i]: continue
-        yield Part(f'gold {i+1}', f'gold component: {" … ".join(g)}', ('missing',))
+        yield Field(f'gold {i+1}', f'gold component: {" … ".join(g)}', ('missing',))
 
 def decompose_view(
     source:Source,
@@ -136,7 +136,7 @@ def retrieve_view(
     "A component and its ranked passages, with what was extracted from them."
     extracted = [Span(*s) for c in _sisters(call, calls, 'extract') for s in c['output'] or []]
     ranked = call['output'] or []
-    parts = tuple(Part(f'passage {i+1}', _where(i, p)) for i,p in enumerate(ranked))
+    parts = tuple(Field(f'passage {i+1}', _where(i, p)) for i,p in enumerate(ranked))
     panels = tuple(_passage_panels(source, name, call, ranked, extracted))
     return View(call['id'], f'{name} retrieve', panels, parts, _facts(call))
 
@@ -150,7 +150,7 @@ def extract_view(
     ranked = [p for c in _sisters(call, calls, 'retrieve')[-1:] for p in c['output'] or []]
     chapter,spans = source.chapter(call['input']['chapter']),[Span(*s) for s in call['output'] or []]
     panels = tuple(_passage_panels(source, name, call, ranked, spans))
-    parts = tuple(Part(f'{s.start}:{s.end}', ' '.join(s.of(chapter).split()), span=s) for s in spans)
+    parts = tuple(Field(f'{s.start}:{s.end}', ' '.join(s.of(chapter).split()), span=s) for s in spans)
     return View(call['id'], f'{name} extract', panels, parts, _facts(call), spans=True)
 
 # %% ../../nbs/look/02_steps.ipynb #513a8482
@@ -264,7 +264,7 @@ def trace_view(
     def line(call): return '; '.join(filter(None, [*(f'{k} {v}' for k,v in _facts(call)), _shown(call)]))
     facts = [(f"{n+1} {c['step']}", line(c)) for n,c in enumerate(calls)]
     if error: facts.insert(0, ('error', error))
-    parts = tuple(Part(f'call {n+1}', _in_short(c)) for n,c in enumerate(calls))
+    parts = tuple(Field(f'call {n+1}', _in_short(c)) for n,c in enumerate(calls))
     return View(item, name, tuple(_trace_panels(source, name, calls)), parts, tuple(facts), source.content(item))
 
 def trace_rows(

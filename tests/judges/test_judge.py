@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from author_evals import read_evaluation
 from agentfastbook.judges.alignment import align, align_judge, judge_history, judged_labels, person_verdicts, rate, \
     review_disagreements
 from agentfastbook.books.questions import load_benchmark, locate_contexts
@@ -15,7 +16,6 @@ from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.judges.checks import CHECKS, check_coverage, check_numbers, check_overlap, check_verbatim, gold_cases
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.look.evals import import_author_evals
 from agentfastbook.judges.judge import Verdict, cases, judge_cases, judge_run, summarize_verdicts, verdicts
 from agentfastbook.store.labels import Label, annotate, labels, notes
 from agentfastbook.lm.models import Replay
@@ -82,7 +82,7 @@ def test_checks_seldom_cry_wolf_on_gold_data(data):
 
 def test_what_a_model_changed_is_found(data, tmp_path):
     with Store(tmp_path/'evals.db') as store:
-        import_author_evals(data/'agentfastbook'/'evals-haiku-3.5.json', store)
+        read_evaluation(data/'agentfastbook'/'evals-haiku-3.5.json', store)
         said = judge_run(store, dict(verbatim=check_verbatim))
     assert said.passed.eq(False).sum() == 12, 'answers with a component that is not where it says'
 

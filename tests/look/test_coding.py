@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from author_evals import read_evaluation
+
 from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile, resample
 from agentfastbook.look.coding import Codebook, Mode, open_codes, replay
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.look.counting import (code_notes, count_modes, odds_ratio, outcomes_of, saturation, saturation_curve,
                                     transitions, wilson)
 from agentfastbook.stats.estimation import estimate
-from agentfastbook.look.evals import import_author_evals
 from agentfastbook.store.exchange import (from_evaluation_events, from_inspect, from_openinference, notes_to_labels,
                                     read_table, to_evaluation_events, to_inspect, to_openinference, write_table)
 from agentfastbook.look.grouping import Grouping, grouping_widget, suggest_modes
@@ -358,16 +359,16 @@ def test_events_come_back_as_they_went(rows):
 @pytest.fixture
 def author(data, tmp_path):
     with Store(tmp_path/'traces.db') as store:
-        yield import_author_evals(data/'agentfastbook'/'evals-haiku-3.5.json', store), store
+        yield read_evaluation(data/'agentfastbook'/'evals-haiku-3.5.json', store), store
 
 
 def test_the_authors_file_has_all_its_labels_and_notes(author):
-    evals, store = author
-    assert (len(evals.items), len(evals.components), len(evals.notes), len(evals.missing)) == (31, 138, 31, 73)
-    given_labels = labels(store)
+    benchmark, store = author
+    calls, given_labels = store.calls(), labels(store)
+    assert (len(calls), calls.output.map(len).sum(), sum(len(q.components) for q in benchmark)) == (31, 138, 73)
     assert given_labels['name'].value_counts().to_dict() == {'partial': 98, 'exact': 31, 'extra': 11, 'missing': 3, 'hallucination': 2}
-    assert len(notes(store)) == 31 and not evals.benchmark.errors
-    assert set(given_labels.call) <= set(store.calls().id)
+    assert len(notes(store)) == 31 and not benchmark.errors
+    assert set(given_labels.call) <= set(calls.id)
 
 
 def test_the_authors_file_survives_every_format(author, tmp_path):
@@ -387,7 +388,7 @@ def test_the_authors_file_survives_every_format(author, tmp_path):
 
 
 def test_the_authors_notes_can_be_coded_and_counted(author):
-    evals, store = author
+    _, store = author
     codes = open_codes(notes(store), store.calls())
     assert codes.step.eq('decompose').all() and len(codes) == 31
     groups = [{codes['item'][codes.note == n].iloc[0] for n in s.notes} for s in suggest_modes(codes)]
@@ -414,13 +415,3 @@ def test_a_codebook_that_is_no_file_is_refused_at_once(tmp_path):
     (tmp_path/'latin.jsonl').write_bytes(b'\xff')
     for name, why in {'fifo': 'regular file', '.': 'regular file', 'latin.jsonl': 'not UTF-8'}.items():
         with pytest.raises(FastbookError, match=why): Codebook(tmp_path/name)
-
-
-@pytest.mark.parametrize('entry', [5, {}, {'haiku_components': 5}, {'haiku_components': [5]}, {'haiku_annotations': None}, {'haiku_annotations': {'exact': 7}},
-                                   {'gold_standard_answer': 7}, {'ground_truth_components': None}, {'ground_truth_annotations': 'x'}, {'notes': ['a']}])
-def test_an_evaluation_with_a_bad_entry_is_our_error(tmp_path, entry):
-    good = {'chapter': 1, 'question_number': 1, 'question_text': 'Why?', 'gold_standard_answer': 'So.', 'haiku_components': ['So.'], 'ground_truth_components': ['So.']}
-    (tmp_path/'e.json').write_text(json.dumps([good, {**good, **entry} if isinstance(entry, dict) and entry else entry]))
-    try: found = import_author_evals(tmp_path/'e.json')
-    except FastbookError as e: assert "entry 1 of 'e.json'" in str(e)
-    else: assert len(found.items) == 2 and 'notes' in entry

@@ -21,7 +21,6 @@ from agentfastbook.judges.checks import CHECKS
 from agentfastbook.look.coding import Codebook, mark_first, open_codes
 from agentfastbook.text.spans import FastbookError, Span, content_id
 from agentfastbook.look.counting import outcomes_of, transitions
-from agentfastbook.look.evals import import_author_evals
 from agentfastbook.store.exchange import read_table, write_table
 from agentfastbook.books.export import export_beir, export_huggingface, export_trec
 from agentfastbook.judges.judge import cases, judge_run, verdicts
@@ -632,18 +631,6 @@ def test_rubric_scores_without_the_persons_own_are_all_kept(data, tmp_path):
         own = import_rubric_scores(first, folder/'2025-04-30-manual-scores.csv', store)
         assert own.person.notna().sum() == (labels(store)['name'] == 'score').sum() == 1350
         assert len(verdicts(store, 'rubric')) == 1350
-
-
-def test_an_evaluation_with_other_decisions_is_added(data, tmp_path):
-    path = data/'agentfastbook'/'evals-haiku-3.5.json'
-    if not path.is_file(): pytest.skip('no agentfastbook/ in the data folder')
-    with Store(tmp_path/'t.db') as store:
-        import_author_evals(path, store)
-        before = len(labels(store))
-        import_author_evals(path, store)
-        assert len(labels(store)) == before
-        import_author_evals(path, store, annotator='Ben')
-        assert labels(store).annotator.value_counts().to_dict() == {'Vishal Bakshi': before, 'Ben': before}
 
 
 # Cells that a spreadsheet would run
