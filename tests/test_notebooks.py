@@ -40,13 +40,11 @@ NOT_YET_SHOWN = set('''
     lm.reply
     look.coding
     look.counting
-    look.evals
     look.grouping
     look.page
     look.sampling
     look.sitting
     look.steps
-    look.views
     prompts.asking
     prompts.branches
     prompts.causes
