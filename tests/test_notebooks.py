@@ -4,14 +4,17 @@ import json
 import os
 import re
 
+import build_site
 import house
 import pytest
+import wings
 from conftest import ROOT, data_folder
 from nbdev.test import test_nb as run_notebook
 
 NOTEBOOKS = sorted(path for path in (ROOT/'nbs').rglob('*.ipynb')
                    if not any(part[0] in '._' for part in path.relative_to(ROOT).parts))
 API = [path for path in NOTEBOOKS if re.match(r'\d\d_', path.name)]
+INDEX_PAGES = [ROOT/'nbs'/wing/'index.ipynb' for wing in house.WINGS]
 # Modules with public names that no output shows yet: each leaves the list when all of its names are shown.
 NOT_YET_SHOWN = set('''
     books.chapters
@@ -197,12 +200,34 @@ def test_the_list_of_what_is_not_yet_shown_names_modules():
 
 
 def test_sidebar_lists_every_api_notebook_in_order():
-    listed = re.findall(r'^ +- (\w+/\d\d_\w+)\.ipynb$', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M)
-    order = sorted(API, key=lambda path: (house.WINGS.index(path.parent.name), path.name))
+    listed = re.findall(r'^ +(?:- |href: )(\w+/(?:\d\d_\w+|index))\.ipynb$',
+                        (ROOT/'_quarto.yml').read_text(encoding='utf-8').partition('sidebar:')[2], re.M)
+    pages = [*API, *INDEX_PAGES]
+    order = sorted(pages, key=lambda path: (house.WINGS.index(path.parent.name), path.name != 'index.ipynb', path.name))
     assert listed == [name(path) for path in order]
 
 
-def test_home_page_lists_every_module():
+@pytest.mark.parametrize('path', INDEX_PAGES, ids=name)
+def test_index_page_of_a_wing_lists_its_modules_on_one_screen(path):
+    page = '\n'.join(sources(path))
+    assert [other.name for other in API if other.parent == path.parent and f']({other.name})' not in page] == []
+    for part in ('**Comes in:**', '**Goes out:**', '**Read this first:**', '](parts.svg)'): assert part in page
+    seen = re.sub(r'\]\([^)]*\)', ']', page)  # without the addresses of links
+    assert len(seen) < 3000 and len(seen.splitlines()) < 36, 'more than fits one screen'
+    assert int(re.search(r' height="(\d+)"', (path.parent/'parts.svg').read_text(encoding='utf-8'))[1]) <= 560
+
+
+def test_index_pages_say_what_the_code_says():
+    stale = [str(path.relative_to(ROOT)) for path, text in wings.pages() if path.read_text(encoding='utf-8') != text]
+    assert not stale, 'run python tools/wings.py'
+
+
+def test_home_page_lists_every_wing():
     home = '\n'.join(sources(ROOT/'nbs'/'index.ipynb', 'markdown'))
-    missing = [name(path) for path in API if f']({name(path)}.ipynb)' not in home]
-    assert not missing, 'add them to the table of modules in index.ipynb'
+    assert [wing for wing in house.WINGS if f'({wing}/index.ipynb)' not in home] == []
+
+
+def test_old_addresses_lead_to_pages():
+    pages = {re.sub(r'\d\d_', '', name(path)) for path in NOTEBOOKS}
+    assert len(build_site.old_pages(ROOT)) == 80
+    assert {new for new in build_site.old_pages(ROOT).values()} - pages == set()

@@ -1,7 +1,8 @@
 """Checks the rendered site: python tools/check_site.py [_proc/_docs]
 
 Fails on a link to a page, an image, a heading (#anchor) or an absolute address of this site that is not there, on an
-output that is an error, on a path of somebody's machine, and on a feed without posts. Other sites are not asked.
+output that is an error, on a path of somebody's machine, on a Markdown link that stands there as text, and on a feed
+without posts. Other sites are not asked.
 """
 import re
 import sys
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from nbdev.config import get_config
 
 HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
+RAW_LINK = re.compile(r'\[[^\]\n]+\]\([^)\s]+\.(?:html|ipynb|qmd|md)\b[^)\n]*\)')
 ERRORS = ('cell-output-error', 'Traceback (most recent call last)')
 
 
@@ -30,7 +32,7 @@ class Page(HTMLParser):
 
 
 def quarto_name(path):
-    "Quarto calls the page of `text/01_spans.ipynb` core.html, as nbdev asks it to; smalldocs calls it 00_core.html."
+    "Quarto calls the page of `text/01_spans.ipynb` spans.html, as nbdev asks it to; smalldocs calls it 01_spans.html."
     return path.with_name(re.sub(r'^\d\d_', '', path.name))
 
 
@@ -48,9 +50,11 @@ def link_problem(link, page, pages, site, root):
 
 
 def text_problems(text, root):
-    "Errors and paths that a page shows."
+    "Errors, paths and raw Markdown links that a page shows."
     shown = [f'shows an error: {word}' for word in ERRORS if word in text]
     shown += [f'shows a path of one machine: {found}' for found in sorted(set(HOME_PATH.findall(text)))]
+    plain = re.sub(r'<[^>]*>', '', re.sub(r'<(script|style).*?</\1>', '', text, flags=re.S))
+    shown += [f'shows a raw Markdown link: {found}' for found in dict.fromkeys(RAW_LINK.findall(plain))]
     return shown + ([f'shows the path of the checkout: {root}'] if str(root) in text else [])
 
 
