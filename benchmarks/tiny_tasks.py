@@ -22,7 +22,8 @@ from agentfastbook.engines.scoring import evaluate_decomposition,evaluate_extrac
 from agentfastbook.engines.extract import WEIGHTS,RuleExtractor
 from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
 from agentfastbook.stats.metrics import interval,paired_interval
-from agentfastbook.engines.pipeline import curate,score_dataset
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.engines.scoring import score
 from agentfastbook.stats.reliability import pass_power
 from agentfastbook.engines.retrieve import BM25,Retriever
 from agentfastbook.tiny.checkpoint import load_config
@@ -220,7 +221,7 @@ def print_pipeline(book, questions, folder):
         for i,(name,chosen) in enumerate(engines.items()):
             out = curate(book, Benchmark(questions), Path(made)/f'out{i}', retrieve=retrieve, progress=False, **chosen)
             assert not out.errors, out.errors
-            table = score_dataset(Benchmark(out.questions), Benchmark(questions), book)
+            table = score(Benchmark(out.questions), Benchmark(questions), book)
             rows.append([name, *(f'{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]' for measure in ('soft_f1','f1','component_recall')
                                  for r in table[table.measure.eq(measure)].head(1).itertuples())])
     print_table('The whole pipeline, BM25, 5 passages of 200 tokens', ['','soft F1','extraction F1','component recall'], rows)

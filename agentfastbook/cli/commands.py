@@ -287,10 +287,10 @@ def afb_score(
     book:str=None, # folder of its chapters; without it, contexts are not scored (default: the sample's)
 ):
     "Score a curated dataset against a hand-curated one, with 95% bootstrap intervals over questions."
-    from agentfastbook.engines.pipeline import score_dataset
+    from agentfastbook.engines.scoring import score
     chapters,questions = _load(book, gold, False, '--gold')
     predicted = load_benchmark(pred)
-    table = score_dataset(predicted, questions, chapters)
+    table = score(predicted, questions, chapters)
     print(f"{len(questions)} of {len(predicted)} questions of '{Path(pred).name}', compared with "
           f"{repr(Path(gold).name) if gold else 'the bundled sample'}")
     _show(table)

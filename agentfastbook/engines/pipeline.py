@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Engines', 'item_id', 'curate_question', 'curated_question', 'question_html', 'Curation', 'is_own_dataset',
-           'note_dataset', 'curate', 'score_dataset']
+           'note_dataset', 'curate']
 
 # %% ../../nbs/engines/09_pipeline.ipynb #a185d9d7
 import json,os
@@ -486,55 +486,3 @@ def _run(store, run, known, ids, todo, engines, workers, progress):
             if item.error: errors[item.name] = item.error
             step()
     return errors
-
-# %% ../../nbs/engines/09_pipeline.ipynb #011ee893
-def _contexts(question): return [[x.text for x in c.contexts] for c in question.components]
-
-def _same(a, b): return fold(a.strip()).text == fold(b.strip()).text
-
-def _check_questions(found, predicted, gold):
-    "Refuse a dataset that is not about the gold questions; `found` has its questions by id."
-    missing = [q.id for q in gold if q.id not in found]
-    if missing:
-        bad = f" ({len(predicted.errors)} of its entries can't be read)" if predicted.errors else ''
-        raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset{bad}, "
-                            f"first {missing[0]}; curate all, or score a smaller benchmark")
-    for what,text in (('question',lambda q: q.text), ('gold answer',lambda q: q.gold_answer)):
-        other = [q for q in gold if not _same(text(q), text(found[q.id]))]
-        if other:
-            q = other[0]
-            raise FastbookError(f"{len(other)} of {len(gold)} {what}s are others in the dataset, first {q.id}: "
-                                f"{text(found[q.id])!r:.60}, in the gold benchmark {text(q)!r:.60}; "
-                                "give the benchmark that the dataset was curated from")
-
-def _check_components(gold):
-    bare = [q.id for q in gold if not q.components]
-    if bare or not len(gold):
-        raise FastbookError(f"{len(bare)} of {len(gold)} gold questions have no components to compare with"
-                            f"{', first '+bare[0] if bare else ''}; give a benchmark that was curated by hand, "
-                            "or leave these questions out")
-
-def _extractions(found, gold, book):
-    "What was extracted for each gold question about the book; an error if none has a context there."
-    known = [q for q in gold if q.chapter in book]
-    items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in known]
-    if any(occurrences(x, i.text) for i in items for c in i.gold for x in c): return items
-    raise FastbookError(f"no gold context is in the book '{book.path.name}', so extraction can't be scored; "
-                        "give the book that the benchmark is about, or none")
-
-def score_dataset(
-    predicted:Benchmark, # from dataset.json
-    gold:Benchmark, # the same questions, curated by hand
-    book:Book|None=None, # its chapters; None: leave extraction out
-)->pd.DataFrame: # step, measure, value, low, high
-    "Score components and contexts against those of a hand-curated benchmark, with 95% intervals."
-    found = {q.id: q for q in predicted}
-    _check_questions(found, predicted, gold)
-    _check_components(gold)
-    pairs = [(q.gold_answer, q.pieces, found[q.id].pieces) for q in gold]
-    several = [p for p in pairs if len(drop_duplicates(p[1])) > 1]
-    tables = {'decomposition': score_decomposition(pairs)}
-    if several: tables['decomposition, several components'] = score_decomposition(several)
-    tables['decomposition, whole answer'] = score_decomposition([(answer, g, [answer]) for answer,g,_ in pairs])
-    if book is not None: tables['extraction'] = score_extraction(_extractions(found, gold, book))
-    return pd.concat(tables, names=['step','row']).reset_index('step').reset_index(drop=True)

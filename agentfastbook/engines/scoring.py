@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['evaluate_passages', 'evaluate_decomposition', 'rank_passages_for', 'evaluate_retrieval', 'gold_components',
-           'evaluate_reading', 'top_passage', 'evaluate_extraction', 'evaluate_labels']
+           'evaluate_reading', 'top_passage', 'evaluate_extraction', 'evaluate_labels', 'score']
 
 # %% ../../nbs/engines/10_scoring.ipynb #ce8973b9
 from collections.abc import Callable
@@ -13,15 +13,16 @@ from pathlib import Path
 from time import perf_counter
 import numpy as np
 import pandas as pd
-from ..text.spans import FastbookError,Span,count_tokens,parse_json,read_text
-from ..books.chapters import Book,Chapter,passages
-from ..books.questions import Benchmark,Component,Question,_get,_strings,locate_contexts,unquote
+from ..text.spans import FastbookError,Span,count_tokens,fold,parse_json,read_text
+from ..books.chapters import Book,Chapter,passages,read_book
+from ..books.questions import Benchmark,Component,Question,_get,_strings,load_benchmark,locate_contexts,unquote
 from ..stats.metrics import Extraction,Ranking,find_hits,interval,occurrences,score_extraction
 from ..stats.metrics import score_retrieval
 from ..stats.matching import LABELS,cohen_kappa,drop_duplicates,label_components,score_decomposition
 from .decompose import GRANULARITIES,RuleDecomposer
 from .retrieve import BM25,RankedPassage,Retriever
 from .extract import RuleExtractor
+from .pipeline import Curation
 
 # %% ../../nbs/engines/10_scoring.ipynb #ff57672a
 def evaluate_passages(
@@ -213,3 +214,64 @@ def evaluate_labels(
     made = pd.DataFrame(table, columns=['label','decisions','by hand','automatic','kappa'])
     made.attrs['errors'] = errors
     return made
+
+# %% ../../nbs/engines/10_scoring.ipynb #011ee893
+def _contexts(question): return [[x.text for x in c.contexts] for c in question.components]
+
+def _same(a, b): return fold(a.strip()).text == fold(b.strip()).text
+
+def _check_questions(found, dataset, gold):
+    "Refuse a dataset that is not about the gold questions; `found` has its questions by id."
+    missing = [q.id for q in gold if q.id not in found]
+    if missing:
+        bad = f" ({len(dataset.errors)} of its entries can't be read)" if dataset.errors else ''
+        raise FastbookError(f"{len(missing)} of {len(gold)} gold questions are not in the dataset{bad}, "
+                            f"first {missing[0]}; curate all, or score a smaller benchmark")
+    for what,text in (('question',lambda q: q.text), ('gold answer',lambda q: q.gold_answer)):
+        other = [q for q in gold if not _same(text(q), text(found[q.id]))]
+        if other:
+            q = other[0]
+            raise FastbookError(f"{len(other)} of {len(gold)} {what}s are others in the dataset, first {q.id}: "
+                                f"{text(found[q.id])!r:.60}, in the gold benchmark {text(q)!r:.60}; "
+                                "give the benchmark that the dataset was curated from")
+
+def _check_components(gold):
+    bare = [q.id for q in gold if not q.components]
+    if bare or not len(gold):
+        raise FastbookError(f"{len(bare)} of {len(gold)} gold questions have no components to compare with"
+                            f"{', first '+bare[0] if bare else ''}; give a benchmark that was curated by hand, "
+                            "or leave these questions out")
+
+def _extractions(found, gold, book):
+    "What was extracted for each gold question about the book; an error if none has a context there."
+    known = [q for q in gold if q.chapter in book]
+    items = [Extraction(book[q.chapter].text, _contexts(q), _contexts(found[q.id])) for q in known]
+    if any(occurrences(x, i.text) for i in items for c in i.gold for x in c): return items
+    raise FastbookError(f"no gold context is in the book '{book.path.name}', so extraction can't be scored; "
+                        "give the book that the benchmark is about, or none")
+
+def _dataset(given):
+    "A dataset, read if it is given as a run, its folder, or a file."
+    if isinstance(given, Benchmark): return given
+    path = given.out if isinstance(given, Curation) else Path(given)
+    return load_benchmark(path/'dataset.json' if path.is_dir() else path)
+
+def score(
+    dataset:Benchmark|Curation|str|Path, # what was curated: a run, its folder, or its dataset.json
+    gold:Benchmark|str|Path, # the same questions, curated by hand, or their file
+    book:Book|str|Path|None=None, # the chapters, or their folder; None: leave extraction out
+)->pd.DataFrame: # step, measure, value, low, high
+    "Score components and contexts against those of a hand-curated benchmark, with 95% intervals."
+    dataset = _dataset(dataset)
+    if not isinstance(gold, Benchmark): gold = load_benchmark(gold)
+    if book is not None and not isinstance(book, Book): book = read_book(book)
+    found = {q.id: q for q in dataset}
+    _check_questions(found, dataset, gold)
+    _check_components(gold)
+    pairs = [(q.gold_answer, q.pieces, found[q.id].pieces) for q in gold]
+    several = [p for p in pairs if len(drop_duplicates(p[1])) > 1]
+    tables = {'decomposition': score_decomposition(pairs)}
+    if several: tables['decomposition, several components'] = score_decomposition(several)
+    tables['decomposition, whole answer'] = score_decomposition([(answer, g, [answer]) for answer,g,_ in pairs])
+    if book is not None: tables['extraction'] = score_extraction(_extractions(found, gold, book))
+    return pd.concat(tables, names=['step','row']).reset_index('step').reset_index(drop=True)

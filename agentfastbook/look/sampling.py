@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sample_random', 'sample_stratified', 'sample_failures', 'word_distance', 'sample_different', 'sample_uncertain',
-           'word_vectors', 'sample_diverse', 'sample_disagreements']
+           'word_vectors', 'sample_diverse', 'sample_disagreements', 'sample']
 
 # %% ../../nbs/look/03_sampling.ipynb #d3a7dbb9
 from collections.abc import Callable,Mapping,Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from ..text.spans import FastbookError
 from ..engines.retrieve import terms
+from .views import Rows
 
 # %% ../../nbs/look/03_sampling.ipynb #aac38569
 def _checked(n, total):
@@ -167,3 +168,38 @@ def sample_disagreements(
         verdicts = dict(judge=str(df[judge].iloc[i]), person=str(df[person].iloc[i]))
         return dict(how='judge disagrees', **verdicts, probability=None)
     return _chosen(df, order, map(reason, order))
+
+# %% ../../nbs/look/03_sampling.ipynb #cc6261e7
+_SAMPLERS = dict(random=sample_random, stratified=sample_stratified, failures=sample_failures,
+                 different=sample_different, uncertain=sample_uncertain, diverse=sample_diverse,
+                 disagreements=sample_disagreements)
+_USUAL = dict(uncertain='confidence', diverse='text', disagreements=['judge','person'])
+_COLUMNS = dict(random=0, uncertain=1, diverse=1, different=2, disagreements=2) # how many columns each way goes by
+
+def _columns_of(how, by):
+    "The columns that a sample goes by."
+    if by is None: by = _USUAL.get(how, [])
+    columns = [by] if isinstance(by, str) else list(by)
+    wanted = _COLUMNS.get(how, len(columns))
+    if len(columns) == wanted: return columns
+    raise FastbookError(f"by={by!r:.60} names {len(columns)} columns, but a sample {how!r} goes by {wanted}")
+
+def sample(
+    rows:pd.DataFrame|Rows, # what to choose from
+    n:int, # rows wanted, >= 1; fewer if there are fewer
+    how:str='random', # 'random', 'stratified', 'failures', 'different', 'uncertain', 'diverse' or 'disagreements'
+    by:str|Sequence[str]|Mapping|None=None, # columns or checks to go by, see the table above; None: the usual ones
+    seed:int=42, # of the random numbers
+)->pd.DataFrame: # the chosen rows, with a column `sampling` that says how each was chosen
+    "Choose rows to look at."
+    if how not in _SAMPLERS:
+        raise FastbookError(f"a sample {how!r} is not known; choose one of {', '.join(_SAMPLERS)}")
+    df = rows.table if isinstance(rows, Rows) else rows
+    if isinstance(by, Mapping) != (how == 'failures'):
+        raise FastbookError(f"by={by!r:.60} does not fit a sample {how!r}: failures go by checks such as "
+                            "{'short': lambda row: len(row.text) < 100}, all others by columns")
+    if how == 'failures': return sample_failures(df, n, by)
+    columns = _columns_of(how, by)
+    if how == 'stratified': return sample_stratified(df, n, columns, seed)
+    seeds = {} if how in ('different','uncertain') else dict(seed=seed)
+    return _SAMPLERS[how](df, n, *columns, **seeds)

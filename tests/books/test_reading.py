@@ -13,7 +13,8 @@ from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_lint, afb_
 from agentfastbook.text.spans import FastbookError, content_id, read_file
 from agentfastbook.engines.scoring import evaluate_labels
 from agentfastbook.books.defects import lint
-from agentfastbook.engines.pipeline import curate, score_dataset
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.engines.scoring import score
 
 SAMPLE = sample_path()
 ENTRY = dict(chapter=1, question_number=1, question_text='What rises?', gold_standard_answer='The dough rises.', answer_context=[])
@@ -197,10 +198,10 @@ def test_scores_of_other_questions_are_refused(sample):
     first = sample.questions[0]
     for other, words in [(changed(text='What else?'), f'1 of 21 questions are others in the dataset, first {first.id}'),
                          (changed(gold_answer='So.', components=()), '1 of 21 gold answers are others')]:
-        with pytest.raises(FastbookError, match=words): score_dataset(other, sample)
-    with pytest.raises(FastbookError, match='1 of 21 gold questions have no components'): score_dataset(sample, changed(components=()))
+        with pytest.raises(FastbookError, match=words): score(other, sample)
+    with pytest.raises(FastbookError, match='1 of 21 gold questions have no components'): score(sample, changed(components=()))
     same = changed(text=f' {first.text.upper()}\n')
-    pd.testing.assert_frame_equal(score_dataset(same, sample), score_dataset(sample, sample))
+    pd.testing.assert_frame_equal(score(same, sample), score(sample, sample))
 
 
 def test_commands_say_what_they_compare(book, tmp_path, capsys, sample):

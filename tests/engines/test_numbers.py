@@ -7,7 +7,8 @@ import pytest
 from agentfastbook.books.questions import Benchmark, load_benchmark
 from agentfastbook.books.chapters import read_book
 from agentfastbook.engines.scoring import evaluate_decomposition, evaluate_extraction, evaluate_labels, evaluate_passages, evaluate_retrieval
-from agentfastbook.engines.pipeline import curate, score_dataset
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.engines.scoring import score
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +50,7 @@ def test_extraction_from_gold_components(real):
 def test_the_whole_pipeline_as_two_scorers_see_it(real, shared, tmp_path):
     book, benchmark = real
     curate(book, benchmark, tmp_path, progress=False)
-    ours = score_dataset(load_benchmark(tmp_path/'dataset.json'), benchmark, book)
+    ours = score(load_benchmark(tmp_path/'dataset.json'), benchmark, book)
     assert value(ours, 'f1', step='extraction') >= .58 and value(ours, 'component_recall', step='extraction') >= .60
     assert value(ours, 'context_verbatim', step='extraction') == 1 and value(ours, 'verbatim', step='decomposition') == 1
     if not (shared/'tools'/'score.py').is_file(): pytest.skip('the independent scorer is not there')

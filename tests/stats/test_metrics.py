@@ -261,9 +261,9 @@ def test_borders_that_are_nowhere_have_no_figure():
 
 
 def test_a_dataset_scored_with_itself_has_no_zero(tmp_path):
-    from agentfastbook.engines.pipeline import score_dataset
+    from agentfastbook.engines.scoring import score
     benchmark = load_benchmark(sample_path()/'benchmark.json')
-    own = score_dataset(benchmark, benchmark)
+    own = score(benchmark, benchmark)
     assert (own[own.step != 'decomposition, whole answer'].value == 1).all()
     rows = json.loads((sample_path()/'benchmark.json').read_text(encoding='utf-8'))
     for q in rows['questions']:
@@ -271,5 +271,5 @@ def test_a_dataset_scored_with_itself_has_no_zero(tmp_path):
         q['answer_context'] = [dict(q['answer_context'][0], answer_component='Salt dissolves.')]
     (tmp_path/'whole.json').write_text(json.dumps(rows), encoding='utf-8')
     one = load_benchmark(tmp_path/'whole.json')
-    own = score_dataset(one, one).set_index('measure')
+    own = score(one, one).set_index('measure')
     assert own.loc['boundary_f1'].drop(columns='step').isna().all(axis=None) and (own.drop('boundary_f1').value == 1).all()
