@@ -29,10 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from agentfastbook.books.chapters import sample_path
-from agentfastbook.judges.checks import afb_judge
-from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_lint, afb_score
-from agentfastbook.cli.prompts import afb_prompts
-from agentfastbook.look.page import afb_review
+from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_judge, afb_lint, afb_prompts, afb_review, afb_score
 
 COMMANDS = dict(
     afb_curate=afb_curate,

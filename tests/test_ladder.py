@@ -28,7 +28,7 @@ def rung(path):
 
 
 MODULES = {module_name(path): (rung(path), path) for path in sorted(LIBRARY.rglob('*.py'))
-           if path.name not in ('__init__.py', '_modidx.py')}
+           if path.name not in ('__init__.py', '__main__.py', '_modidx.py')}
 
 
 def imported_modules(path):

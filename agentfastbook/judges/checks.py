@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'check_verbatim', 'content_words', 'check_coverage', 'check_fragments', 'check_overlap', 'check_empty',
-           'numbers_in', 'check_numbers', 'afb_judge', 'gold_cases']
+           'numbers_in', 'check_numbers', 'gold_cases']
 
 # %% ../../nbs/judges/02_checks.ipynb #88594be8
 import re
@@ -12,13 +12,10 @@ from bisect import bisect_left,bisect_right
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
-from pathlib import Path
 from types import MappingProxyType
 from ..text.spans import FastbookError,Span,sentences
-from ..text.commands import check_number,command
 from ..engines.retrieve import FUNCTION_WORDS
-from ..store.runs import Store
-from .judge import Case,Verdict,judge_run,summarize_verdicts
+from .judge import Case,Verdict
 
 # %% ../../nbs/judges/02_checks.ipynb #ef88c5ec
 _PIECE = MappingProxyType(dict(decompose='component', extract='context'))
@@ -181,28 +178,6 @@ CHECKS:MappingProxyType[str,dict[str,Callable]] = MappingProxyType(dict(
     retrieve=dict(empty=check_empty, verbatim=check_verbatim),
     extract=dict(empty=check_empty, verbatim=check_verbatim, fragments=check_fragments, overlap=check_overlap,
                  numbers=check_numbers))) # step -> name -> judge
-
-# %% ../../nbs/judges/02_checks.ipynb #032d657b
-@command
-def afb_judge(
-    run:str='afb_out', # folder of a run, as `afb_curate` wrote it
-    step:str='', # decompose, retrieve or extract (default: all three)
-    failures:int=3, # how many failures of each check to print, >= 0
-):
-    "Check the results of a run in code; verdicts are kept in its traces.db."
-    check_number('--failures', failures, 0, 1_000_000)
-    path = Path(run)/'traces.db'
-    if not path.exists():
-        raise FastbookError(f"there is no store '{path.name}' in '{Path(run).name}'; give the folder of a run")
-    if step and step not in CHECKS:
-        raise FastbookError(f"step '{step}' has no checks; choose one of {', '.join(CHECKS)}")
-    with Store(path) as store:
-        for name in [step] if step else CHECKS: _print_checks(name, judge_run(store, CHECKS[name], name), failures)
-
-def _print_checks(step, said, failures):
-    print(f'\n{step}\n{summarize_verdicts(said).drop(columns="version").round(3).to_string(index=False)}')
-    failed = said[said.passed.eq(False)].groupby('judge', sort=False).head(failures)
-    for r in failed.itertuples(): print(f'  {r.judge}, {r.question}: {r.critique}')
 
 # %% ../../nbs/judges/02_checks.ipynb #98d39c34
 def gold_cases(

@@ -444,7 +444,7 @@ def test_a_review_is_a_widget_and_a_page():
 
 def test_the_command_says_what_is_wrong(tmp_path):
     def afb_review(*args):
-        (tmp_path/'afb_review').write_text('from agentfastbook.look.page import afb_review; afb_review()')
+        (tmp_path/'afb_review').write_text('from agentfastbook.cli.commands import afb_review; afb_review()')
         return subprocess.run([sys.executable, tmp_path/'afb_review', *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     done = afb_review('--run', tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: there is no store 'traces.db'")
@@ -458,7 +458,7 @@ def test_a_damaged_file_is_one_line_for_the_command_and_the_page(run):
     for at in (0, 100, 4096, len(data)//2):
         (run/'traces.db').write_bytes(data[:at]+b'\xa5'*(len(data)-at))
         for leftover in ('traces.db-wal', 'traces.db-shm'): (run/leftover).unlink(missing_ok=True)
-        done = subprocess.run([sys.executable, '-c', 'from agentfastbook.look.page import afb_review; afb_review()', '--run', str(run), '--no_browser',
+        done = subprocess.run([sys.executable, '-c', 'from agentfastbook.cli.commands import afb_review; afb_review()', '--run', str(run), '--no_browser',
                                '--port', '65000'], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=60)
         assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, (at, done.stderr)
         shown = opened(source=run, annotator='Ada')
