@@ -43,11 +43,8 @@ NOT_YET_SHOWN = set('''
     lm.reply
     look.coding
     look.counting
-    look.grouping
     look.page
-    look.sampling
     look.sitting
-    look.steps
     prompts.asking
     prompts.branches
     prompts.causes
