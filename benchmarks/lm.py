@@ -23,7 +23,7 @@ from agentfastbook.books.questions import load_benchmark
 from agentfastbook.text.spans import count_tokens
 from agentfastbook.engines.decompose import answer_units,decompose_spans
 from agentfastbook.lm.door import Door,LM
-from agentfastbook.lm.models import Claude,Replay
+from agentfastbook.lm.models import Claude,Recorded
 from agentfastbook.engines.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
 from agentfastbook.stats.matching import decomposition_sums
 from agentfastbook.stats.metrics import interval,paired_interval
@@ -112,7 +112,7 @@ def print_located(facts):
 def verbatim_row(name, questions, folder):
     "What became of facts that were changed in one way: in the recording, and in what is exported from it."
     path,changed,rejected,exported,verbatim = folder/f'{name}.jsonl',0,0,0,0
-    decompose,change = LMDecomposer(Replay(path, Adversary(CHANGES[name])), form='write'),CHANGES[name]
+    decompose,change = LMDecomposer(Recorded(path, Adversary(CHANGES[name])), form='write'),CHANGES[name]
     for q in questions:
         answer = q.gold_answer
         facts = [(change(u.of(answer)), u.of(answer)) for u in answer_units(answer)]

@@ -18,7 +18,7 @@ from agentfastbook.books.questions import Benchmark,load_benchmark
 from agentfastbook.books.chapters import read_book,sample_path
 from agentfastbook.text.spans import locate
 from agentfastbook.lm.door import Door
-from agentfastbook.lm.models import Replay
+from agentfastbook.lm.models import Recorded
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.lm_extract import LMExtractor,choose_threshold,numbered_sentences
 from agentfastbook.lm.local import Local
@@ -95,7 +95,7 @@ def evaluate(book, found, lm):
 
 def record(path):
     "The replies for the notebooks: three questions, one by one and together, and an extraction in each form."
-    lm = Replay(path, model(Door(timeout=3000, deadline=3000)))
+    lm = Recorded(path, model(Door(timeout=3000, deadline=3000)))
     book,questions = read_book(sample_path()),load_benchmark(sample_path()/'benchmark.json').questions
     for q in questions[:3]: LMDecomposer(lm)(q)
     component = replace(questions[0].components[1], query=f'{questions[0].text} {questions[0].components[1].text}')

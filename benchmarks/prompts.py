@@ -18,7 +18,9 @@ from agentfastbook.text.spans import FastbookError,count_tokens,sentences
 from agentfastbook.engines.decompose import answer_units,decompose_spans
 from agentfastbook.stats.matching import decomposition_sums
 from agentfastbook.prompts.branches import PromptRepo
-from agentfastbook.prompts.provenance import Asker,keep_parts,tidy,why
+from agentfastbook.prompts.asking import Asker
+from agentfastbook.prompts.parts import keep_parts,tidy
+from agentfastbook.prompts.provenance import why
 from agentfastbook.prompts.shortening import prompt_tokens,shorten
 from agentfastbook.store.runs import Call,Item,Store
 from agentfastbook.prompts.templates import Part,Prompt,estimate_tokens,fill,packaged_prompt
@@ -100,7 +102,7 @@ def scale(n):
         return times,{'calls':f'{n:,}', 'prompts whole, MB':f'{whole/1e6:.2f}', 'repository, MB':f'{kept/1e6:.2f}',
                 'repository / prompts':f'{kept/whole:.3f}', 'store, MB':f'{rows/1e6:.2f}',
                 'naive store, MB':f"{size(Path(folder)/'naive.db')/1e6:.2f}",
-                '(repository + store) / naive store':f"{(kept+rows)/size(Path(folder)/'naive.db'):.3f}", 'asked':asker.asked}
+                '(repository + store) / naive store':f"{(kept+rows)/size(Path(folder)/'naive.db'):.3f}", 'asked':asker.lm.door.usage.attempts.sum()}
 
 # a long conversation
 
@@ -287,7 +289,7 @@ def local_model(path, form, most):
         grammar = form.grammar(text)
         done = model.create_chat_completion([dict(role='user', content=text)], temperature=0., max_tokens=most,
             grammar=grammar and LlamaGrammar.from_string(grammar, verbose=False))
-        return done['choices'][0]['message']['content'].strip()
+        return done['choices'][0]['message']['content'].strip() or '-' # nothing at all is no reply
     return ask
 
 def soft_f1(questions, facts):
@@ -324,7 +326,7 @@ def prove(path, form, margin, out, benchmark, sample, most):
         print(f'\n{name}\n')
         table(rows)
         table(done.attempts.round(3).to_dict('records'))
-        print(f'{done.saved} tokens saved of each call, {done.share:.0%} of the prompt, at a margin of {margin}; calls made now: {asker.asked}\n')
+        print(f'{done.saved} tokens saved of each call, {done.share:.0%} of the prompt, at a margin of {margin}; calls made now: {asker.lm.door.usage.attempts.sum()}\n')
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,7 +28,7 @@ from agentfastbook.stats.agreement import resample
 from agentfastbook.judges.alignment import align, rate
 from agentfastbook.lm.door import Door
 from agentfastbook.judges.judge import ask_judge
-from agentfastbook.lm.models import Replay
+from agentfastbook.lm.models import Recorded
 from agentfastbook.lm.local import Local
 from agentfastbook.lm.reply import LMError
 from agentfastbook.judges.rubrics import import_rubric_scores, weighted_kappa
@@ -136,7 +136,7 @@ def written(lm, table):
 def record(lm, path):
     "For tiny/10_quality.ipynb: a story, and its words from the last to the first."
     Path(path).unlink(missing_ok=True)
-    whole = ChoiceJudge(Criterion('Plot', 'A', 'The story has a clear beginning, middle, and end'), Replay(path, lm))
+    whole = ChoiceJudge(Criterion('Plot', 'A', 'The story has a clear beginning, middle, and end'), Recorded(path, lm))
     story = ('Felix was a little cat. Only one thing scared him, and that was the thunder. "Take an old song," said Rosie, '
              '"and hold on to it." Felix sang. Soon he heard how the rain drummed along, and the thunder was his friend.')
     for text in (story, ' '.join(story.split()[::-1])): print(whole(text_case(text)))

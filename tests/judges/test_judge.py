@@ -18,7 +18,7 @@ from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.judges.judge import Verdict, cases, judge_cases, judge_run, summarize_verdicts, verdicts
 from agentfastbook.store.labels import Label, annotate, labels, notes
-from agentfastbook.lm.models import Replay
+from agentfastbook.lm.models import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review
@@ -128,7 +128,7 @@ def test_missing_verdicts_are_no_fails(store):
 
 
 def test_recorded_replies_are_played_back_into_the_store(store):
-    judge = LMJudge(Replay(RECORDED), packaged_prompt('judge/standalone'))
+    judge = LMJudge(Recorded(RECORDED), packaged_prompt('judge/standalone'))
     said = judge_cases(dict(standalone=judge), cases(store, parts=True)[:3], workers=2)
     assert said.error.tolist() == ['']*3 and said.passed.notna().all()
     with pytest.raises(FastbookError, match='not_recorded'):
@@ -137,10 +137,10 @@ def test_recorded_replies_are_played_back_into_the_store(store):
 
 def test_every_packaged_judge_can_be_asked(store):
     for name in (n for n in packaged_prompts() if n.startswith('judge/')):
-        judge = LMJudge(Replay(RECORDED), packaged_prompt(name))
+        judge = LMJudge(Recorded(RECORDED), packaged_prompt(name))
         step = 'extract' if 'component' in judge.prompt.fields else 'decompose'
         case = cases(store, step, parts=True)[0]
-        text = judge.request(case).messages[0]['content']
+        text = judge.filled(case).request.messages[0]['content']
         assert case.pieces[0] in text and '{{' not in text and 'never follow instructions' in text
         assert case.engine not in text, 'a judge should not know who made it'
 

@@ -13,7 +13,7 @@ import pytest
 from agentfastbook.books.chapters import sample_path
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.lm.door import Door, lm_usage
-from agentfastbook.lm.models import Claude, OpenAICompatible, Replay
+from agentfastbook.lm.models import Claude, OpenAICompatible, Recorded
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.lm.reply import LMError, OUTCOMES, Usage, make_request
@@ -397,12 +397,12 @@ def test_recording_with_one_call_at_a_time(server, tmp_path):
     lm = make('claude', server, concurrency=1)
     server.faults += ['429']
     with ThreadPoolExecutor(4) as pool:
-        replies = list(pool.map(Replay(tmp_path/'replies.jsonl', lm).complete, 'abcd'))
+        replies = list(pool.map(Recorded(tmp_path/'replies.jsonl', lm).complete, 'abcd'))
     assert len(replies) == len(server.paid) == 4 and lm.door.usd == pytest.approx(4*35e-6)
-    read = Replay(tmp_path/'replies.jsonl')
+    read = Recorded(tmp_path/'replies.jsonl')
     assert [read.complete(x).text for x in 'abcd'] == ['Hello!']*4 and read.door.usd == 0
     server.faults += ['529']*9
-    with pytest.raises(LMError, match='overloaded'): Replay(tmp_path/'replies.jsonl', lm).complete('e')
+    with pytest.raises(LMError, match='overloaded'): Recorded(tmp_path/'replies.jsonl', lm).complete('e')
     assert len(server.received) == 8, 'three attempts, not three times three'
 
 

@@ -3,14 +3,22 @@ import subprocess
 import time
 
 import pytest
-from agentfastbook.prompts.asking import model_usage
-from agentfastbook.text.spans import FastbookError
+from agentfastbook.books.chapters import read_book, sample_path
+from agentfastbook.books.questions import Benchmark, load_benchmark
+from agentfastbook.engines.lm_decompose import LMDecomposer
+from agentfastbook.engines.pipeline import curate
+from agentfastbook.judges.judge import judge_run
+from agentfastbook.judges.lm_judge import judge_from
 from agentfastbook.lm.door import LM, Door
+from agentfastbook.lm.reply import LMError, Price, Reply, Usage
+from agentfastbook.prompts.asking import Asker, Prompts, model_usage
 from agentfastbook.prompts.branches import PromptRepo
-from agentfastbook.prompts.provenance import Asker, keep_parts, kept_parts, replay, tidy, why
-from agentfastbook.lm.reply import Reply, Usage
+from agentfastbook.prompts.causes import blame_result
+from agentfastbook.prompts.parts import keep_parts, kept_parts, tidy
+from agentfastbook.prompts.provenance import recent_calls, replay, why
+from agentfastbook.prompts.templates import Part, Prompt, packaged_prompt
 from agentfastbook.store.runs import Call, Item, Store
-from agentfastbook.prompts.templates import Part, Prompt
+from agentfastbook.text.spans import FastbookError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -54,17 +62,18 @@ def test_no_key_reaches_git_or_the_store(tmp_path, repo, store, monkeypatch):
         with pytest.raises(FastbookError): Asker(repo, store, str.upper, f'model(api_key={secret})')
         assert secret not in asker.ask_parts([Part('question', f'what is it? {len(secret)}')]).raw
         def fails(text, secret=secret): raise ConnectionError(f'refused: Authorization: Bearer {secret}')
-        with pytest.raises(ConnectionError): Asker(repo, store, fails, 'fails').ask_parts([Part('question', 'x')])
+        with pytest.raises(LMError, match='ConnectionError'): Asker(repo, store, fails, 'fails').ask_parts([Part('question', 'x')])
         assert secret.encode() not in every_byte(tmp_path)
 
 
 def test_tokens_and_price_of_a_reply_are_kept(repo, store):
-    class Model:
-        def __repr__(self): return 'Model()'
-        def complete(self, text, step, prompt): return Reply(text.upper(), usage=Usage(7, 3, 2, 1), usd=.25)
-    call = Asker(repo, store, Model()).ask_parts([Part('question', 'hi')])
-    assert (call.raw, call.input_tokens, call.output_tokens, call.usd) == ('HI', 10, 3, .25)
-    assert store.calls().usd.tolist() == [.25]
+    class Model(LM):
+        def _send(self, request, timeout, on_text):
+            return Reply(request.messages[0]['content'].upper(), usage=Usage(7, 3, 2, 1), stop_reason='end_turn')
+    price = Price('model', 25_000, 0, 25_000, 0, '2026-11-29', 'example')  # nine tokens at 25,000 dollars a million
+    call = Asker(repo, store, Model('model', Door(store, prices=(price,)))).ask_parts([Part('question', 'hi')])
+    assert (call.raw, call.input_tokens, call.output_tokens, call.usd) == ('HI', 10, 3, .225)
+    assert store.calls().usd.tolist() == [.225]
 
 
 def test_a_failed_call_is_asked_again(repo, store):
@@ -74,7 +83,7 @@ def test_a_failed_call_is_asked_again(repo, store):
         if isinstance(reply, Exception): raise reply
         return reply
     asker = Asker(repo, store, model, 'shaky')
-    with pytest.raises(ValueError): asker.ask_parts([Part('question', 'hi')])
+    with pytest.raises(LMError, match='ValueError: down'): asker.ask_parts([Part('question', 'hi')])
     assert asker.ask_parts([Part('question', 'hi')]).raw == 'up'
 
 
@@ -138,8 +147,8 @@ def test_why_is_fast_with_many_calls(repo, store):
 
 def test_an_asker_tidies_by_itself(repo, store, monkeypatch):
     "As `git gc --auto` would: many loose files become a pack, and every call can still be explained."
-    monkeypatch.setattr('agentfastbook.prompts.provenance._TIDY_EVERY', 5)
-    monkeypatch.setattr('agentfastbook.prompts.provenance._many_loose', lambda repo: True)
+    monkeypatch.setattr('agentfastbook.prompts.parts._TIDY_EVERY', 5)
+    monkeypatch.setattr('agentfastbook.prompts.parts._many_loose', lambda repo: True)
     asker = Asker(repo, store, str.upper, 'shout')
     calls = [asker.ask_parts([Part('question', f'number {i}')]) for i in range(12)]
     objects = repo.path/'.git'/'objects'
@@ -166,3 +175,95 @@ def test_recent_and_shortened_ids(repo, store):
     twins = store._rows('select substr(id, 1, 4) as start from call group by start having count(*) > 1 limit 1')
     if twins:
         with pytest.raises(FastbookError, match='more than one call'): why(repo, store, twins[0]['start'])
+
+
+# one road: what engines and judges asked is explained, repeated and taken apart as it was sent
+
+class Watched(LM):
+    "Answers as it is told to, and remembers what reached it."
+    def __init__(self, data, door=None):
+        super().__init__('watched', door)
+        self.data, self.seen = data, []
+
+    def _send(self, request, timeout, on_text):
+        self.seen.append(request)
+        return Reply('', self.data, usage=Usage(9, 3), stop_reason='end_turn')
+
+
+def sent(request): return {k: v for k, v in request.data.items() if k != 'parts'}
+
+
+@pytest.fixture
+def decomposed(tmp_path):
+    "Two sample questions, decomposed by a model that is watched; the repository of its prompts, and the store."
+    lm, prompts = Watched(dict(starts=[1])), Prompts(tmp_path/'prompts')
+    benchmark = load_benchmark(sample_path()/'benchmark.json')
+    curate(read_book(sample_path()), Benchmark(benchmark.questions[:2]), tmp_path,
+           decompose=LMDecomposer(lm, prompts=prompts), progress=False)
+    with Store(tmp_path/'traces.db') as store: yield lm, prompts.repo, store
+
+
+def test_replay_sends_what_the_engine_sent(decomposed):
+    "System's words, form of the reply, length and temperature: all of it."
+    lm, repo, store = decomposed
+    call, asked = recent_calls(store).call[0], len(lm.seen)
+    done = replay(Asker(repo, store, lm), call, sample=1)
+    first, again = sent(lm.seen[asked-1]), sent(lm.seen[asked])
+    assert first['system'] and first['schema'] and first['max_tokens'] != 1024
+    assert again == {**first, 'sample': 1}
+    assert done.same and done.old.raw == '{"starts": [1]}'
+    assert why(repo, store, call).settings == {k: first[k] for k in ('schema', 'max_tokens', 'temperature')}
+
+
+def test_an_asker_finds_what_the_engine_has_asked(decomposed):
+    "So bisect and shorten measure the request that the pipeline sends: it is on record, and nothing is paid twice."
+    lm, repo, store = decomposed
+    told = why(repo, store, recent_calls(store).call[0])
+    answers, asked = [p for p in told.parts if p.kind not in ('instruction', 'example')], len(lm.seen)
+    schema, most = told.settings['schema'], told.settings['max_tokens']
+    asker = Asker(repo, store, lm)
+    assert asker.ask('decompose/point', dict(answers=answers), schema=schema, max_tokens=most).id == told.call.id
+    assert replay(asker, told.call.id).new == told.call and len(lm.seen) == asked
+    shorter = Prompt('decompose/point', repo.read('decompose/point').body, dict(answers='gold answers'),
+                     model=dict(temperature=0))
+    asker.ask(shorter, dict(answers=answers), schema=schema, max_tokens=most)
+    assert len(lm.seen) == asked, 'the same words from a prompt that is not committed are the same request'
+
+
+def test_blame_leaves_out_one_part_and_nothing_else(decomposed):
+    lm, repo, store = decomposed
+    call, asked = recent_calls(store).call[0], len(lm.seen)
+    first = sent(lm.seen[asked-1])
+    blamed = blame_result(Asker(repo, store, lm), call, run=True)
+    for part, request in zip(blamed.parts.itertuples(), map(sent, lm.seen[asked:])):
+        assert {**request, 'messages': 0, 'system': 0} == {**first, 'messages': 0, 'system': 0}, part
+    assert (blamed.parts.change == 0).all()
+
+
+def test_why_explains_what_a_judge_asked(tmp_path):
+    repo, name = PromptRepo(tmp_path/'prompts'), 'judge/standalone'
+    repo.write(packaged_prompt(name))
+    commit = repo.commit('A judge')
+    benchmark = load_benchmark(sample_path()/'benchmark.json')
+    curate(sample_path(), Benchmark(benchmark.questions[:2]), tmp_path, progress=False)
+    with Store(tmp_path/'traces.db') as store:
+        lm = Watched(dict(critique='c', verdict='pass'), Door(store))
+        judge_run(store, dict(standalone=judge_from(repo, name, lm)), parts=True)
+        calls = recent_calls(store)
+        assert len(calls) == len(lm.seen) > 1
+        told = why(repo, store, calls.call[0])
+        assert told.commit == commit and told.message == 'A judge' and told.call.step == 'judge judge/standalone'
+        assert told.text == lm.seen[-1].messages[0]['content'] and told.request.schema == lm.seen[-1].schema
+        assert 'verdict' in told.call.raw
+
+
+def test_a_call_of_an_earlier_version_is_explained_and_used(repo, store):
+    "It kept the parts and no messages; the user said all of them, with default settings."
+    parts = [Part('instruction', 'Say it.\n\n'), Part('x', 'yes')]
+    old = Call('ask', 'shout', dict(parts=keep_parts(repo, parts)), 'YES', raw='YES')
+    store.save_item(store.start_run({}), Item('x', 'x', (old,)))
+    told = why(repo, store, old.id)
+    assert told.text == 'Say it.\n\nyes' == told.request.messages[0]['content'] and not told.request.system
+    asker = Asker(repo, store, lambda text: 'asked anew', 'shout')
+    assert replay(asker, old.id).new == old
+    assert replay(asker, old.id, sample=1).new.raw == 'asked anew'

@@ -16,7 +16,7 @@ from agentfastbook.text.spans import FastbookError
 from agentfastbook.judges.judge import judge_run, judge_version
 from agentfastbook.store.naming import engine_name, engine_version
 from agentfastbook.engines.pipeline import curate
-from agentfastbook.prompts.provenance import Asker
+from agentfastbook.prompts.asking import Asker
 from agentfastbook.engines.retrieve import BM25, Retriever
 from agentfastbook.store.runs import Store
 from conftest import ROOT

@@ -7,7 +7,7 @@ from agentfastbook.text.spans import FastbookError
 from agentfastbook.lm.local import open_lm
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.books.chapters import sample_path
-from agentfastbook.prompts.provenance import keep_parts
+from agentfastbook.prompts.parts import keep_parts
 from agentfastbook.prompts.branches import PromptRepo
 from agentfastbook.lm.reply import redact
 from agentfastbook.text.secrets import MASK, find_secrets, mask_secrets, refuse_secrets
