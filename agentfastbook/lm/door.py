@@ -303,7 +303,8 @@ def lm_usage(
 
 # %% ../../nbs/lm/04_door.ipynb #3435ae39
 _UNPAID = ('bad_request','unauthorized','unknown_model','too_large','too_long','rate_limited','overloaded',
-           'unavailable','paused','no_key','not_recorded','unsupported','not_installed','not_a_model','failed','crashed')
+           'unavailable','paused','no_key','not_recorded','unsupported','not_installed','not_a_model','failed',
+           'crashed')
 
 _FEW = 3 # attempts where nobody has answered yet, or what answers is no model: that hardly gets better
 

@@ -323,8 +323,8 @@ class Recorded(LM):
     ):
         super().__init__(lm.model if lm else 'recorded', door)
         if lm and door is lm.door:
-            raise FastbookError("a Recorded and the model that it asks need two doors, or a call would pass the same one "
-                                "twice; leave out `door`")
+            raise FastbookError("recorded replies and the model that is asked need two doors, or a call would pass the "
+                                "same one twice; leave out `door`")
         self.path,self.lm,self._lock = Path(path),lm,RLock()
         if not self.path.is_file() and lm is None:
             raise LMError('not_recorded', f"'{self.path.name}' is not there; {_HOW}")

@@ -52,8 +52,8 @@ def kept_prompt(
     "A prompt with the words that are committed."
     change = repo._last_change(name, at)
     if change is None:
-        raise FastbookError(f"there is no prompt '{name}' at '{at}' in '{repo.path.name}'; write and commit it first, for "
-                            "example with `repo.write(packaged_prompt(name))`")
+        raise FastbookError(f"there is no prompt '{name}' at '{at}' in '{repo.path.name}'; write and commit it first, "
+                            "for example with `repo.write(packaged_prompt(name))`")
     return KeptPrompt(repo.read(name, at), f'{change[0]}:{change[1]}', repo)
 
 _LOCK = RLock() # one thread at a time writes to repositories
@@ -80,8 +80,9 @@ class Prompts:
         if self.at == 'HEAD': self._commit(ours)
         kept = kept_prompt(self.repo, name, self.at)
         if kept.prompt.fields.keys() != ours.fields.keys():
-            raise FastbookError(f"prompt '{name}' at {kept.source[:10]} has the fields {', '.join(kept.prompt.fields)}, "
-                                f"but its engine fills in {', '.join(ours.fields)}; change the words around them only")
+            raise FastbookError(f"prompt '{name}' at {kept.source[:10]} has the fields "
+                                f"{', '.join(kept.prompt.fields)}, but its engine fills in "
+                                f"{', '.join(ours.fields)}; change the words around them only")
         return kept
 
     def _commit(self, prompt):
@@ -128,8 +129,8 @@ class FilledPrompt:
     )->'FilledPrompt': # with the same settings
         "The same without one part."
         if _words(self.parts, self.system) != (self.request.system, self.request.messages[-1]['content']):
-            raise FastbookError(f"the parts of '{self.name}' are not all that was sent, so none can be left out; fill the "
-                                "prompt anew")
+            raise FastbookError(f"the parts of '{self.name}' are not all that was sent, so none can be left out; fill "
+                                "the prompt anew")
         left = self.parts[:part]+self.parts[part+1:]
         count = self.system if self.system is None else self.system-(part < self.system)
         system,text = _words(left, count)

@@ -47,7 +47,8 @@ def _box(text):
 
 def _part_html(part):
     where = ', '.join(f'{k} {v}' for k,v in part.source.items())
-    return f'<p style="margin:.6em 0 .2em"><b>{escape(part.kind)}</b> <small>{escape(where)}</small></p>{_box(part.text)}'
+    title = f'<b>{escape(part.kind)}</b> <small>{escape(where)}</small>'
+    return f'<p style="margin:.6em 0 .2em">{title}</p>{_box(part.text)}'
 
 @dataclass(frozen=True)
 class Why:
@@ -102,7 +103,8 @@ def _request_of(call, parts):
 def _message_parts(input):
     "The messages of a call whose parts were kept nowhere."
     words = [(k, input[k]) for k in ('prefix','system') if input.get(k)]
-    return [Part(kind, f'{text}\n\n') for kind,text in [*words, *((m['role'], m['content']) for m in input['messages'])]]
+    words += [(m['role'], m['content']) for m in input['messages']]
+    return [Part(kind, f'{text}\n\n') for kind,text in words]
 
 def why(
     repo:PromptRepo|None, # with the prompt; None: without parts and commit
