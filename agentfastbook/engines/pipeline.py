@@ -31,7 +31,7 @@ from .workers import Workers
 from ..store.runs import Call,Item,Store
 from ..lm.door import LM
 from ..store.labels import apply_reviews,keep_cells,reviewed_question,reviewed_spans
-from ..prompts.provenance import tidy
+from ..prompts.parts import tidy
 from ..prompts.asking import calls_made,model_usage,recording
 from ..text.html import Html,highlight,page,visible
 from .decompose import RuleDecomposer
