@@ -142,6 +142,13 @@ def test_notebook_begins_with_title_and_summary(path):
     else: assert re.match(r'# [^\n]+\n\n> [^\n]+$', first), f'not a title and one sentence: {first!r}'
 
 
+@every_notebook
+def test_links_to_files_lead_somewhere(path):
+    text = '\n'.join(sources(path, 'markdown'))
+    links = re.findall(r'\]\((?!\w+:|#)([^)\s#]+)[^)]*\)', text)
+    assert [link for link in links if not (path.parent/link).exists()] == []
+
+
 @every_api_notebook
 def test_api_notebook_follows_the_beat(path):
     cells = sources(path)
