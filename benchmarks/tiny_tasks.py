@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import extract as bx
+from story_book import story_book
+from tiny_choosing import boundary_choice,fit_boundary,fit_selection,run_worth
 from agentfastbook.engines import decompose as d
 from agentfastbook.books.questions import Benchmark
 from agentfastbook.text.spans import Span,sentences
@@ -28,8 +30,6 @@ from agentfastbook.stats.reliability import pass_power
 from agentfastbook.engines.retrieve import BM25,Retriever
 from agentfastbook.tiny.checkpoint import load_config
 from agentfastbook.tiny.encode import TinyEncoder,save_arrays,tiny_path
-from agentfastbook.tiny.pairs import story_book
-from agentfastbook.tiny.choosing import boundary_choice,fit_boundary,fit_selection,run_worth
 from agentfastbook.tiny.tasks import HEADS,SELECTION,TinyDecomposer,TinyExtractor,_heads,expected_best,run_chances
 
 PENALTIES = (.03,.1,.3,1.)

@@ -1,5 +1,6 @@
 "Modules form a ladder: a wing imports only wings before it, a module of it only lower numbers. And importing is cheap."
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,7 @@ LIBRARY = ROOT/'agentfastbook'
 WINGS = 'text stats books store lm prompts engines look judges tiny cli'.split()  # each imports only those before it
 HEAVY = ('torch', 'transformers', 'sentence_transformers', 'fastai', 'anthropic', 'claudette', 'openai', 'llama_cpp',
          'matplotlib', 'sklearn', 'IPython', 'nbdev')
-
-TRAINING = ('tiny.dynamics', 'tiny.training', 'tiny.sweeps', 'tiny.stages', 'tiny.fitting')  # build on fastai's Learner and Callback
+TRAINING = ('tiny.dynamics', 'tiny.training', 'tiny.sweeps', 'tiny.stages')  # build on fastai's Learner and Callback
 
 
 def module_name(path):
@@ -64,25 +64,38 @@ def test_the_command_line_is_imported_by_nobody():
     assert users == []
 
 
-def loaded_by(statement):
-    "The packages that a statement loads in a fresh Python."
-    code = f'{statement}\nimport sys\nprint(*{{name.split(".")[0] for name in sys.modules}})'
-    done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True, cwd=ROOT)
+WATCHED = {*HEAVY, 'numpy', 'pandas', 'scipy', 'fastcore'}
+IMPORT_EACH = """
+import importlib, json, sys
+watched, before, found = set(sys.argv[1].split()), set(), {}
+for name in json.load(sys.stdin):
+    importlib.import_module(name)
+    loaded = watched & {module.split('.')[0] for module in sys.modules}
+    found[name], before = sorted(loaded - before), loaded
+print(json.dumps(found))
+"""
+
+
+def loaded_by(modules):
+    "One Python imports these modules, in this order: which packages of WATCHED does each bring that were not there before?"
+    names = [f'agentfastbook.{module}'.rstrip('.') for module in modules]
+    done = subprocess.run([sys.executable, '-c', IMPORT_EACH, ' '.join(WATCHED)], input=json.dumps(names), text=True,
+                          capture_output=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    return {module: set(found) for module, found in zip(modules, json.loads(done.stdout).values())}
 
 
 def test_importing_the_package_loads_next_to_nothing():
-    loaded = loaded_by('import agentfastbook')
-    assert not loaded & {*HEAVY, 'numpy', 'pandas', 'scipy', 'fastcore'}
+    assert loaded_by(['']) == {'': set()}
 
 
-@pytest.mark.parametrize('module', MODULES)
-def test_modules_load_no_heavy_packages(module):
-    allowed = {'torch'} if module.startswith('tiny.') else set()  # a model is a torch module
-    if module in TRAINING: allowed |= {'fastai', 'matplotlib', 'sklearn', 'IPython'}
-    assert not loaded_by(f'import agentfastbook.{module}') & (set(HEAVY) - allowed)
+def plain(module): return not module.startswith('tiny.') or module in ('tiny.stories', 'tiny.data')
 
 
-def test_only_what_needs_models_loads_torch():
-    for module in ('tiny', 'tiny.stories', 'tiny.data'): assert 'torch' not in loaded_by(f'import agentfastbook.{module}')
+@pytest.mark.parametrize('modules, allowed', [
+    ([m for m in MODULES if plain(m)], set()),
+    ([m for m in MODULES if not plain(m) and m not in TRAINING], {'torch'}),  # a model is a torch module
+    (list(TRAINING), {'torch', 'fastai', 'matplotlib', 'sklearn', 'IPython'})], ids=['plain', 'models', 'training'])
+def test_modules_load_no_heavy_packages(modules, allowed):
+    heavy = {module: found & set(HEAVY) - allowed for module, found in loaded_by(modules).items()}
+    assert {module: found for module, found in heavy.items() if found} == {}

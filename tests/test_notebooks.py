@@ -66,11 +66,9 @@ NOT_YET_SHOWN = set('''
     text.secrets
     text.spans
     tiny.checkpoint
-    tiny.choosing
     tiny.data
     tiny.dynamics
     tiny.encode
-    tiny.fitting
     tiny.generation
     tiny.model
     tiny.muon
