@@ -52,7 +52,7 @@ def main():
     parser.add_argument('--plots', nargs='*', default=PLOTS, help=f'default: {" ".join(PLOTS)}')
     parser.add_argument('--stories', type=int, default=36_000)
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--lr', type=float, default=2.5e-3)
+    parser.add_argument('--lr', type=float, default=7.5e-3)
     parser.add_argument('--copies', type=float, default=1., help='weight of CopyWeight; 0 is without')
     parser.add_argument('--plain', action='store_true', help='without start_copying')
     parser.add_argument('--optimizer', choices=('muon', 'adamw'), default='muon')
