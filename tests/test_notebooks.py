@@ -65,20 +65,6 @@ NOT_YET_SHOWN = set('''
     text.html
     text.secrets
     text.spans
-    tiny.checkpoint
-    tiny.data
-    tiny.dynamics
-    tiny.encode
-    tiny.generation
-    tiny.model
-    tiny.muon
-    tiny.quality
-    tiny.stages
-    tiny.state
-    tiny.stories
-    tiny.sweeps
-    tiny.tasks
-    tiny.training
 '''.split())
 HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
 RANDOM_ID = re.compile(r'<[^<>\n]* at 0x[0-9a-f]{6,}>')

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..text.extras import need
 from ..text.spans import FastbookError,write_file
 from .model import ModelConfig,TinyLM,pick_device
 from .state import read_tensors
@@ -39,14 +40,13 @@ def save_model(
     **info, # what else to know about it, as JSON: steps, data, lineage
 )->Path: # the folder
     "Save a model as safetensors, with its config, and its tokenizer if there is one."
-    from safetensors.torch import save
     folder = Path(folder)
     text = tokenizer.to_str() if tokenizer is not None else None
     if text is not None: check_tokenizer(tokenizer, model.config)
     belongs = {'config': model.config.id, 'tokenizer': _tokenizer_id(text) if text is not None else ''}
     weights = {name: tensor.detach().to('cpu').contiguous() for name,tensor in model.state_dict().items()}
     files = {_CONFIG: json.dumps({'model': asdict(model.config), 'info': info}, indent=1).encode(),
-             _WEIGHTS: save(weights, metadata=belongs)}
+             _WEIGHTS: need('safetensors.torch', 'tiny').save(weights, metadata=belongs)}
     if text is not None: files[_TOKENIZER] = text.encode()
     folder.mkdir(parents=True, exist_ok=True)
     for name,content in files.items(): write_file(folder/name, content)
@@ -103,7 +103,6 @@ def load_tokenizer(
     folder:str|Path, # written by `save_model` with a tokenizer
 )->object: # a `tokenizers.Tokenizer`
     "The tokenizer of a saved model; an error if it is another one than the model was saved with."
-    from tokenizers import Tokenizer
     path = Path(folder)/_TOKENIZER
     if not path.is_file():
         raise FastbookError(f"no {_TOKENIZER} in '{path.parent}'; save the model again with `tokenizer=...`")
@@ -112,7 +111,7 @@ def load_tokenizer(
     if belongs and belongs != _tokenizer_id(text):
         raise FastbookError(f"'{path}' is not the tokenizer that the model was saved with: its tokens mean other "
                             "words; put the right file back")
-    try: tokenizer = Tokenizer.from_str(text)
+    try: tokenizer = need('tokenizers', 'tiny').Tokenizer.from_str(text)
     except Exception as e: # the library raises nothing narrower
         raise FastbookError(f"'{path}' is no tokenizer ({e}); copy the model again") from e
     check_tokenizer(tokenizer, load_config(folder)[0])
@@ -136,13 +135,12 @@ def export_llama(
     tokenizer:object=None, # a `tokenizers.Tokenizer`, written beside it
 )->Path: # the folder
     "Write a model as Hugging Face's `LlamaForCausalLM` saves it; transformers is not needed for that."
-    from safetensors.torch import save_file
     folder,config = Path(folder),_llama_config(model.config)
     if tokenizer is not None: check_tokenizer(tokenizer, model.config)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {(name if name.startswith('lm_head') else f'model.{name}'): tensor.detach().cpu().contiguous()
                for name,tensor in model.state_dict().items()}
-    save_file(weights, folder/_WEIGHTS, metadata={'format': 'pt'})
+    need('safetensors.torch', 'tiny').save_file(weights, folder/_WEIGHTS, metadata={'format': 'pt'})
     (folder/_CONFIG).write_text(json.dumps(config, indent=1))
     if tokenizer is not None:
         (folder/_TOKENIZER).write_text(tokenizer.to_str(), encoding='utf-8')
@@ -154,5 +152,5 @@ def to_llama(
     model:TinyLM, # without QK norm
 )->object: # a `transformers.LlamaForCausalLM` in evaluation mode
     "The same model as a `LlamaForCausalLM`."
-    from transformers import LlamaForCausalLM
-    with TemporaryDirectory() as folder: return LlamaForCausalLM.from_pretrained(export_llama(model, folder)).eval()
+    llama = need('transformers', 'tiny').LlamaForCausalLM
+    with TemporaryDirectory() as folder: return llama.from_pretrained(export_llama(model, folder)).eval()

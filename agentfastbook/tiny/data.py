@@ -7,13 +7,15 @@ __all__ = ['END', 'story_texts', 'texts_of', 'tiny_stories', 'split_of', 'split_
            'pack_blocks', 'text_batches', 'one_batch', 'bytes_per_token', 'bits_per_byte']
 
 # %% ../../nbs/tiny/02_data.ipynb #c0ae8b9c
-import itertools,re
+import itertools
+import re
 from collections.abc import Iterable,Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from ..text.extras import need
 from ..text.spans import FastbookError
 from .stories import make_story,plot_names
 
@@ -59,9 +61,7 @@ def texts_of(
 # %% ../../nbs/tiny/02_data.ipynb #65baf043
 def _rows(name, split):
     "The rows of a dataset as they arrive; whatever goes wrong is told in one form."
-    try: from datasets import load_dataset
-    except ImportError as e: raise FastbookError(f"{e}; run `pip install 'agentfastbook[tiny]'`") from e
-    read = 0
+    load_dataset,read = need('datasets', 'tiny').load_dataset,0
     try:
         for read,row in enumerate(load_dataset(str(name), split=split, streaming=True), 1): yield row
     except Exception as e: # no network, no such split, a broken file: many forms, from several libraries
@@ -133,13 +133,14 @@ def train_tokenizer(
     vocab_size:int=1024, # tokens wanted, at least 257: the bytes and the end of a text
 )->object: # a `tokenizers.Tokenizer`
     "Byte-level BPE trained on these texts; `<|endoftext|>` is token 0."
-    from tokenizers import Tokenizer,decoders,models,pre_tokenizers,trainers
     if vocab_size < 257: raise FastbookError(f"vocab_size={vocab_size} is too small: 256 bytes and {END} need 257")
     texts = [text for text in texts if text.strip()]
     if not texts: raise FastbookError("there are no texts to train a tokenizer on; the files are empty")
-    tokenizer = Tokenizer(models.BPE())
+    tokenizers = need('tokenizers', 'tiny')
+    pre_tokenizers,trainers = tokenizers.pre_tokenizers,tokenizers.trainers
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
@@ -196,8 +197,7 @@ def one_batch(
     items:list[np.ndarray], # one batch of `text_batches`
 )->tuple: # (batch, width-1) inputs, (batch, width-1) targets with -100 at padding, as tensors
     "The `collate` of a learner whose items are batches already."
-    import torch
-    ids = torch.from_numpy(items[0].astype(np.int64))
+    ids = need('torch', 'tiny').from_numpy(items[0].astype(np.int64))
     return ids[:,:-1].clamp(min=0),ids[:,1:].masked_fill(ids[:,1:] < 0, -100)
 
 # %% ../../nbs/tiny/02_data.ipynb #7c0a4001

@@ -7,13 +7,17 @@ __all__ = ['STATISTICS', 'layer_group', 'size_statistics', 'Dynamics', 'attentio
            'read_samples']
 
 # %% ../../nbs/tiny/07_dynamics.ipynb #0191466e
-import json,math,re
+import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 import pandas as pd
+from ..text.extras import need
+from ..text.spans import FastbookError
+need('fastai.callback.core', 'tiny')
 import torch
 from fastai.callback.core import Callback
-from ..text.spans import FastbookError
 
 # %% ../../nbs/tiny/07_dynamics.ipynb #ffd71174
 def layer_group(
@@ -157,7 +161,7 @@ def plot_dynamics(
     log:pd.DataFrame, # from `read_log`
 ): # a matplotlib figure of six panels
     "Loss, learning rate, and the sizes of what is inside, over the steps of a run."
-    import matplotlib.pyplot as plt
+    plt = need('matplotlib.pyplot', 'tiny')
     figure,axes = plt.subplots(2, 3, figsize=(10, 5), dpi=70, sharex=True, layout='constrained')
     _plot_loss(log, axes[0,0])
     rate = log[log.what == 'learning rate']

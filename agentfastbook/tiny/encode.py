@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..text.extras import need
 from ..text.spans import FastbookError,content_id,write_file
 from ..engines.encode import Tokens
 from .checkpoint import load_model,load_tokenizer
@@ -25,11 +26,10 @@ def save_arrays(
     belongs:str, # id of the config of the model that they belong to
 )->Path: # the file
     "Save arrays as safetensors."
-    from safetensors.numpy import save
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(a) for name,a in arrays.items()}
-    return write_file(path, save(arrays, metadata={'belongs': belongs}))
+    return write_file(path, need('safetensors.numpy', 'tiny').save(arrays, metadata={'belongs': belongs}))
 
 def load_arrays(
     path:str|Path, # of a file made by `save_arrays`
@@ -81,7 +81,7 @@ def _around(states):
 
 def _last_states(model, ids):
     "States of the last layer, read in windows that overlap by half."
-    import torch
+    torch = need('torch', 'tiny')
     half,parts = (model.config.positions-1)//2,[]
     for a in range(0, len(ids), half):
         first = max(a-half, 0)

@@ -8,9 +8,10 @@ __all__ = ['token_probabilities', 'generate', 'Completion', 'write']
 # %% ../../nbs/tiny/09_generation.ipynb #3a6780b1
 from dataclasses import dataclass
 
-import torch
-
+from ..text.extras import need
 from ..text.spans import FastbookError
+need('torch', 'tiny')
+import torch
 from .model import KVCache,TinyLM
 
 # %% ../../nbs/tiny/09_generation.ipynb #270e4c2b

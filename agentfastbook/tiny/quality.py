@@ -7,7 +7,8 @@ __all__ = ['TEXT_CHECKS', 'text_case', 'repetition', 'check_repetition', 'check_
            'check_sound', 'Criterion', 'read_criteria', 'RubricJudge', 'ChoiceJudge', 'read_scores', 'rates_by_step']
 
 # %% ../../nbs/tiny/10_quality.ipynb #981dd8f3
-import math,re
+import math
+import re
 from collections.abc import Callable,Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,12 +6,17 @@
 __all__ = ['weights', 'save_checkpoint', 'checkpoints', 'read_tensors', 'read_info', 'load_weights', 'load_checkpoint']
 
 # %% ../../nbs/tiny/04_state.ipynb #1bc2547d
-import json,os,random,shutil
+import json
+import os
+import random
+import shutil
 from pathlib import Path
 import numpy as np
+from ..text.extras import need
+from ..text.spans import FastbookError
+need('torch', 'tiny')
 import torch
 from torch import nn
-from ..text.spans import FastbookError
 
 # %% ../../nbs/tiny/04_state.ipynb #1d3a6dcf
 def weights(
@@ -46,11 +51,11 @@ def save_checkpoint(
     keep:int=2, # checkpoints that stay in the folder, >= 1
 )->Path: # the checkpoint's folder
     "Write a checkpoint, complete or not at all, and remove the oldest."
-    from safetensors.torch import save_file
     path = Path(folder)/f'step-{step:08}'
     part = path.with_name(f'.{path.name}-{os.getpid()}')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    save_file = need('safetensors.torch', 'tiny').save_file
     save_file(weights(model), part/'model.safetensors')
     averages,groups = _optimizer_parts(optimizer)
     states,numbers = _random_parts()
@@ -75,13 +80,12 @@ def read_tensors(
     framework:str='pt', # 'pt': PyTorch's tensors; 'np': NumPy's arrays
 )->tuple[dict,dict[str,str]]: # tensors by name, and what else is in the file
     "The tensors of a file; no pickle or other format is read."
-    from safetensors import SafetensorError,safe_open
-    path = Path(path)
+    safetensors,path = need('safetensors', 'tiny'),Path(path)
     if not path.is_file(): raise FastbookError(f"there is no '{path.name}' in '{path.parent}'; {remedy}")
     try:
-        with safe_open(path, framework=framework) as file:
+        with safetensors.safe_open(path, framework=framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()},file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as e:
+    except (safetensors.SafetensorError, OSError, ValueError) as e:
         raise FastbookError(f"'{path}' of {path.stat().st_size} bytes is truncated or no safetensors file ({e}); no "
                             f"pickle or other format is read; {remedy}") from e
 

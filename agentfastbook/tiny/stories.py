@@ -6,7 +6,8 @@
 __all__ = ['plot_names', 'Event', 'Story', 'make_story', 'verb_tenses', 'Problem', 'check_story', 'retell']
 
 # %% ../../nbs/tiny/01_stories.ipynb #c7888122
-import random,re
+import random
+import re
 from dataclasses import dataclass,field
 from functools import lru_cache
 from itertools import product

@@ -6,14 +6,17 @@
 __all__ = ['RATES', 'VARIANTS', 'sweep', 'rate_sensitivity', 'plot_sweep']
 
 # %% ../../nbs/tiny/11_sweeps.ipynb #19c3aaf3
-import json,os
+import json
+import os
 from collections.abc import Callable,Mapping,Sequence
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pandas as pd
-import torch
+from ..text.extras import need
 from ..text.spans import FastbookError
+need('torch', 'tiny')
+import torch
 from .dynamics import read_log
 from .model import ModelConfig,TinyLM
 from .training import fit,learner
@@ -96,7 +99,7 @@ def plot_sweep(
     table:pd.DataFrame, # from `sweep`
 ): # a matplotlib figure: final loss, and the largest attention logit, over the rate
     "The final loss over the learning rate; a run that diverged is a cross at the loss of not having trained."
-    import matplotlib.pyplot as plt
+    plt = need('matplotlib.pyplot', 'tiny')
     figure,axes = plt.subplots(1, 2, figsize=(9, 3.4), dpi=75, layout='constrained')
     for i,(variant,found) in enumerate(table.groupby('variant', sort=False)):
         found,diverged = found.sort_values('rate'),np.isinf(found.sort_values('rate').loss)
