@@ -23,12 +23,13 @@ def afb_review(
     no_browser:bool=False, # only serve the page
 ):
     "Review a run in a browser; stop with Ctrl-C, then corrected contexts are in its dataset.json."
-    from agentfastbook.look.page import _serve,review,save_reviews
+    from agentfastbook.look.page import review,save_reviews
+    from agentfastbook.look.serving import serve_review
     check_number('--port', port, 1, 65535)
     options = dict(source=str(Path(run).absolute()), step=step, annotator=annotator,
                    benchmark=benchmark and str(Path(benchmark).absolute()))
     review(**options) # errors before the browser opens
-    _serve(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
+    serve_review(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
     if (Path(run)/'dataset.json').exists(): print(f'{save_reviews(run)} components of {run}/dataset.json are reviewed')
 
 # %% ../../nbs/cli/04_reading.ipynb #e4260883

@@ -41,7 +41,7 @@ class ScoreSitting(Sitting):
         super().__init__(rows, store, annotator, [f'{x:g}' for x in levels])
         self.levels = tuple(map(float, levels))
 
-    def _score(self, part): return self.said.labels.get(self.id, {}).get((part.name, SCORE)) if part else None
+    def _score(self, part): return self.said.labels[self.id].get((part.name, SCORE)) if part else None
 
     def toggle(self, number):
         "Set the score of the current criterion, or take the same one back."

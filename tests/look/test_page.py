@@ -21,7 +21,8 @@ from agentfastbook.text.spans import FastbookError, Span
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.store.labels import Label, Note, annotate, apply_reviews, labels, notes, reviewed_spans, span_label, undo
 from agentfastbook.engines.pipeline import curate
-from agentfastbook.look.page import Review, opened, review, review_html, review_pair, review_trace, save_reviews
+from agentfastbook.look.page import Review, review, review_html, review_pair, save_reviews
+from agentfastbook.look.serving import opened
 from agentfastbook.look.sampling import sample_random, sample_stratified
 from agentfastbook.look.sitting import Sitting
 from agentfastbook.store.runs import Call, Item, Store
@@ -143,7 +144,7 @@ def test_a_label_of_something_unknown_is_refused_whole(run):
 KILLED = '''import sys, time
 from agentfastbook.look.page import review
 opened = review(sys.argv[1], 'extract', annotator='Ada')
-opened.pane._handle_custom_msg(dict(kind='key', key='f', row=opened.sitting.id), [])
+opened.receive(dict(kind='key', key='f', row=opened.sitting.id))
 print('pressed', flush=True)
 time.sleep(60)'''
 
@@ -160,7 +161,7 @@ def test_a_key_pressed_before_sigkill_is_in_the_file(run):
 def test_messages_from_another_thread(run):
     opened = review(run, 'extract', annotator='Ada')
     for key in 'pfp':
-        thread = threading.Thread(target=lambda: opened.pane._handle_custom_msg(dict(kind='key', key=key, row=opened.sitting.id), []))
+        thread = threading.Thread(target=lambda: opened.receive(dict(kind='key', key=key, row=opened.sitting.id)))
         thread.start()
         thread.join()
     assert opened.pane.shown['progress'].startswith('3 of ') and opened.pane.shown['at'] == 4
@@ -215,9 +216,9 @@ def test_a_restart_shows_what_was_shown(keys):
         for key, person in keys: people[person].press(key)
         for sitting in people:
             fresh = Sitting(rows, store, sitting.annotator, ['a', 'b', 'c'])
-            sitting.said.refresh(*sitting._ids)
+            sitting.said.refresh(*sitting.ids)
             assert fresh.progress == sitting.progress
-            for id in sitting._ids: assert fresh.said.labels.get(id, {}) == sitting.said.labels.get(id, {})
+            for id in sitting.ids: assert fresh.said.labels.get(id, {}) == sitting.said.labels.get(id, {})
 
 
 # Contexts and the dataset
@@ -314,7 +315,7 @@ def test_a_trace_says_what_a_model_did(tmp_path):
         asked = Call('decompose', 'a model', dict(question='What?', gold_answer='Yeast eats.'), [data], raw='<b>1</b>', prompt='c0ffee', input_tokens=9, output_tokens=2, usd=.5)
         failed = Call('retrieve', 'an index', dict(component=data, chapter=store.add_content('Yeast eats.')), None, error='no index')
         store.save_item(store.start_run({}), Item('i', '1/1', (asked, failed), 'no index'))
-        opened = review_trace(store, '1/1', annotator='Ada')
+        opened = review(store, question='1/1', annotator='Ada')
         html = opened._repr_html_()
         for said in ('&lt;b&gt;1&lt;/b&gt;', 'c0ffee', '9 in, 2 out', '0.5000', 'no index', 'Yeast eats.'): assert said in html
         assert len(opened.sitting.view.parts) == 2
@@ -389,8 +390,8 @@ def test_lone_surrogates_are_texts_too(run, finished):
 
 def test_the_reason_of_a_sample_is_stored_with_its_labels(run):
     opened = review(run, 'extract', annotator='Ada')
-    opened._bar['kind'].value, opened._bar['n'].value, opened._bar['seed'].value = 'stratified by chapter', 6, 7
-    opened._bar['draw'].click()
+    opened.controls['kind'].value, opened.controls['n'].value, opened.controls['seed'].value = 'stratified by chapter', 6, 7
+    opened.controls['draw'].click()
     for _ in range(6): opened.sitting.press('f')
     assert opened.sitting.progress == '6 of 6, 6 failed'
     given = verdicts(opened.sitting.store)

@@ -25,7 +25,7 @@ from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.store.labels import labels, notes, reviewed_spans
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.text.spans import Span
-from agentfastbook.look.page import Review, _answer
+from agentfastbook.look.page import Review
 from agentfastbook.look.sitting import Sitting, _sendable
 from agentfastbook.store.runs import Store
 from agentfastbook.look.steps import call_rows
@@ -177,12 +177,13 @@ def reading(browser, run, tmp_path, **options):
     "The pane over a copy of the run, with contexts; `answer()` does what the page has sent, as the kernel would."
     shutil.copytree(run, tmp_path/'run')
     sitting = Sitting(call_rows(Store(tmp_path/'run'/'traces.db'), 'extract'), Store(tmp_path/'run'/'traces.db'), 'Ada')
+    opened = Review(sitting)
     with page_of(browser, **options) as page:
         open_pane(page, [sitting.state()])
 
         def answer():
             for message in page.evaluate('sent.splice(0)'):
-                page.evaluate('state => show(states.push(state) - 1)', _answer(sitting, message))
+                page.evaluate('state => show(states.push(state) - 1)', opened.receive(message))
             given = labels(sitting.store)
             return [v for v in given[given.name == 'span'].value]
         page.locator('.afb').focus()
