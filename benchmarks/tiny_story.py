@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import torch
-from agentfastbook.look.counting import wilson
+from agentfastbook.judges.alignment import rate
 from agentfastbook.tiny.checkpoint import save_model
 from agentfastbook.tiny.data import one_batch, split_texts, story_texts, text_batches, train_tokenizer
 from agentfastbook.tiny.generation import write
@@ -30,7 +30,7 @@ def report(name, texts):
     "Print the share of sound stories with its interval, and what is wrong with the others."
     found = [check_story(text) for text in texts]
     wrong = Counter(problems[0].kind for problems in found if problems)
-    print(f'{name:24} {wilson(len(found) - wrong.total(), len(found))}  first problem: {dict(wrong)}', flush=True)
+    print(f'{name:24} {rate([not problems for problems in found])}  first problem: {dict(wrong)}', flush=True)
 
 
 def chain(texts, before, prompts):

@@ -8,7 +8,7 @@ stories are sound by the grammar's own rules, and what is first wrong with the o
 
 python benchmarks/training_run.py --draws 100
 reads the table and asks how often the interval of a rate, from the checks in code and 25 labels, holds the truth; beside
-it, the rate of the checks alone, and Wilson's interval of the labels alone."""
+it, the rate of the checks alone, and the interval of the labels alone (Jeffreys)."""
 import argparse
 import tempfile
 import time
@@ -17,7 +17,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import torch
-from agentfastbook.look.counting import wilson
+from agentfastbook.judges.alignment import rate
+from agentfastbook.stats.intervals import share_limits
 from agentfastbook.tiny.data import one_batch, split_texts, text_batches, train_tokenizer
 from agentfastbook.tiny.dynamics import Samples, read_samples
 from agentfastbook.tiny.quality import TEXT_CHECKS, rates_by_step, text_case
@@ -35,7 +36,7 @@ def report(name, texts):
     "Print the share of sound stories with its interval, and what is first wrong with the others."
     found = [check_story(text) for text in texts]
     wrong = Counter(min(o, key=lambda p: p.span.start).kind for o in found if o)
-    print(f'{name:14} {wilson(len(found) - wrong.total(), len(found))}  first problem: {dict(wrong)}', flush=True)
+    print(f'{name:14} {rate([not problems for problems in found])}  first problem: {dict(wrong)}', flush=True)
 
 
 def first_sentence(story): return story.text[:story.events[0].span.end]
@@ -64,8 +65,8 @@ def coverage(path, count, labels=25):
         rng = np.random.default_rng(seed)
         drawn = np.concatenate([rng.choice(o.index, labels, replace=False) for _, o in told.groupby('step')])
         found = rates_by_step(judged, truth[drawn], told.step)
-        alone = [wilson(hits, labels) for hits in truth[drawn].groupby(told.step[drawn]).sum()]
-        low, high = [np.array([getattr(o, name) for o in alone]) for name in ('low', 'high')]
+        hits = truth[drawn].groupby(told.step[drawn]).sum().to_numpy()
+        low, high = share_limits(hits, np.full(len(hits), labels))
         rows.append(pd.DataFrame(dict(
             step=found.step, truth=share, judged=found.judged, rate=found.rate,
             inside=(found.low <= share + 1e-9) & (share <= found.high + 1e-9), width=found.high - found.low,

@@ -352,7 +352,7 @@ def test_one_damaged_row_says_so_and_the_others_are_shown(run, step):
     sitting = review(run, step, annotator='Ada').sitting
     with sqlite3.connect(run/'traces.db') as db:
         spoilt = {n for n, in db.execute("select name from item join item_call on item.id = item join call on call.id = call where input = 'gone'")}
-    bad = [sitting._view(i).panels[0].title == 'this row is not as its step writes it' for i in range(len(sitting.rows))]
+    bad = [sitting.view_of(i).panels[0].title == 'this row is not as its step writes it' for i in range(len(sitting.rows))]
     assert bad == sitting.rows.table['name'].isin(spoilt).tolist() and len(spoilt) == 1
 
 

@@ -29,7 +29,7 @@ from agentfastbook.look.page import Review
 from agentfastbook.look.sitting import Sitting, _sendable
 from agentfastbook.store.runs import Store
 from agentfastbook.look.steps import call_rows
-from agentfastbook.look.views import Mark, Panel, Part, Rows, View, frame_rows
+from agentfastbook.look.views import Mark, Panel, Field, Rows, View, frame_rows
 
 CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium')
 STATIC = ROOT/'agentfastbook'/'static'
@@ -312,7 +312,7 @@ SHOWN = {'DIV', 'SPAN', 'STRONG', 'BUTTON', 'KBD', 'SECTION', 'MARK', 'OL', 'LI'
 def test_hostile_words_in_every_place(browser, text, tmp_path):
     "Titles, marks, parts, labels, notes, people, facts, messages and the filter are texts too."
     texts, marks = [Panel(text, text, (Mark(Span(0, len(text)), 0, text),), 0)], (text, text)
-    view = View('x', text, tuple(texts), (Part(text, text, marks, Span(0, 1)),), ((text, text),), spans=True)
+    view = View('x', text, tuple(texts), (Field(text, text, marks, Span(0, 1)),), ((text, text),), spans=True)
     rows = Rows(pd.DataFrame(dict(id=['x'], name=[text], text=[text]), dtype=object), lambda i: view)
     store = Store(tmp_path/'labels.db')
     state = Sitting(rows, store, 'Ada', [_sendable(text)]).state()

@@ -7,7 +7,6 @@ import pytest
 
 from agentfastbook.stats import agreement,estimation as estimate,intervals,metrics,reliability
 from agentfastbook.judges import alignment,watch as monitor
-from agentfastbook.look import counting
 from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile
 from agentfastbook.judges.alignment import align, align_judge, judge_history, judged_rows, labelled_part, person_verdicts
 from agentfastbook.judges.checks import check_verbatim
@@ -40,7 +39,6 @@ CONFIDENT = {
     'rate': lambda c: alignment.rate(ROWS, confidence=c),
     'pass_power': lambda c: reliability.pass_power(ROWS, range(20), confidence=c),
     'compare_runs': lambda c: reliability.compare_runs((dict(enumerate(ROWS)),)*2, (dict(enumerate(ROWS)),)*2, confidence=c),
-    'wilson': lambda c: counting.wilson(3, 5, c),
 }
 
 
