@@ -41,10 +41,6 @@ NOT_YET_SHOWN = set('''
     lm.limits
     lm.models
     lm.reply
-    look.coding
-    look.counting
-    look.page
-    look.sitting
     prompts.asking
     prompts.branches
     prompts.causes
