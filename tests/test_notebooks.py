@@ -29,7 +29,6 @@ NOT_YET_SHOWN = set('''
     engines.pipeline
     engines.retrieve
     engines.scoring
-    judges.alignment
     judges.checks
     judges.judge
     judges.lm_judge

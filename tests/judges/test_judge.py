@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from author_evals import read_evaluation
-from agentfastbook.judges.alignment import align, align_judge, judge_history, judged_labels, person_verdicts, rate, \
-    review_disagreements
+from agentfastbook.judges.alignment import align, align_judge, judged_labels, person_verdicts, rate
+from agentfastbook.judges.improve import judge_history, review_disagreements
 from agentfastbook.books.questions import load_benchmark, locate_contexts
 from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.judges.checks import CHECKS, check_coverage, check_numbers, check_overlap, check_verbatim, gold_cases

@@ -8,7 +8,8 @@ import pytest
 from agentfastbook.stats import agreement,estimation as estimate,intervals,metrics,reliability
 from agentfastbook.judges import alignment,watch as monitor
 from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile
-from agentfastbook.judges.alignment import align, align_judge, judge_history, judged_rows, labelled_part, person_verdicts
+from agentfastbook.judges.alignment import align, align_judge, labelled_part, person_verdicts
+from agentfastbook.judges.improve import judge_history, judged_rows
 from agentfastbook.judges.checks import check_verbatim
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer
