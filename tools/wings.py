@@ -91,7 +91,7 @@ def arrow(start, end):
 def picture(modules, arrows, counts):
     "The modules of a wing and what builds on what, as SVG that can be read on light and on dark pages."
     names = {module: main_names(module, counts) for module in modules}
-    widths = {module: max(100, 24 + 9*len(module.split('.')[1]), 20 + round(6.2*len(', '.join(names[module]))))
+    widths = {module: max(100, 24 + 9*len(module.split('.')[1]), 20 + round(6.6*len(', '.join(names[module]))))
               for module in modules}
     rows = rows_of(arrows, widths)
     place = {module: (x, 4 + i*(BOX + GAP)) for i, row in enumerate(rows) for module, x in row}
