@@ -1,6 +1,8 @@
 "What all tests share."
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,11 @@ sys.path[:0] = [str(p) for p in sorted(Path(__file__).parent.iterdir()) if p.is_
 def data_folder():
     "The real chapters and labels, which may not be bundled: $AFB_DATA, or shared/data/ beside the checkout."
     return Path(os.environ.get('AFB_DATA') or ROOT.parent/'shared'/'data').resolve()
+
+
+def run_sql(path, statement, *values):
+    "What a statement gives in an SQLite file, asked from outside, as another program would do it."
+    with closing(sqlite3.connect(path)) as db, db: return db.execute(statement, values).fetchall()
 
 
 @pytest.fixture

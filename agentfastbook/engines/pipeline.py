@@ -30,7 +30,7 @@ from ..stats.matching import drop_duplicates,score_decomposition
 from .workers import Workers
 from ..store.runs import Call,Item,Store
 from ..lm.door import LM
-from ..store.labels import apply_reviews,keep_cells,reviewed_question,reviewed_spans
+from ..store.reviews import apply_reviews,keep_cells,reviewed_spans
 from ..prompts.parts import tidy
 from ..prompts.asking import calls_made,model_usage,recording
 from ..text.html import Html,highlight,page,visible
@@ -266,7 +266,7 @@ def _exported(store, q, chapter, id, reviews, shown):
     item = store.find_item(id)
     if item is None: raise FastbookError('it was not finished; run again')
     try:
-        question = reviewed_question(curated_question(q, chapter, item), chapter, store, reviews)
+        question = apply_reviews(curated_question(q, chapter, item), store, [chapter], reviews)
         return question,_details(question, chapter, item) if shown else '',list(_passage_lines(q, item))
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as e:
         raise FastbookError(f"what {store.path.name} keeps of it can't be read ({type(e).__name__}: {e}); delete the "
@@ -277,7 +277,8 @@ def is_own_dataset(
     text:str, # of a dataset.json
 )->bool: # False: a person wrote or changed it
     "Is it as this program wrote it?"
-    return bool(store._rows("select 1 from run where json_extract(config, '$.dataset')=?", content_id(text)))
+    id = content_id(text)
+    return any(run.config.get('dataset') == id for run in store.read_runs())
 
 def _put_aside(store, path, text):
     "Keep a file that is not as this program wrote it under another name, which is returned."
@@ -292,8 +293,7 @@ def note_dataset(
     text:str, # of the dataset.json that is going to be written
 )->None:
     "Note what this program writes, so that what a person has changed is never overwritten."
-    with store._write() as db:
-        db.execute("update run set config=json_set(config, '$.dataset', ?) where id=?", (content_id(text), run))
+    store.note_run(run, dict(dataset=content_id(text)))
 
 def _write_dataset(store, run, path, data):
     "Write a run's dataset; the path of what a person had written there, which is kept."

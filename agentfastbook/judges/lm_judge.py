@@ -18,13 +18,13 @@ from .judge import Case,Verdict
 # %% ../../nbs/judges/03_lm_judge.ipynb #b26e6e22
 _FIELDS = ('question','answer','component','result','passages') # what a judge's prompt may show
 
-def _first(case, step): return next((c for c in case.calls if c['step'] == step), None)
+def _first(case, step): return next((c for c in case.calls if c.step == step), None)
 
 def _passages(case):
     "The texts of the passages that were retrieved for the same component."
     about = case.input.get('component')
-    same = [c for c in case.calls if c['step'] == 'retrieve' and c['input'].get('component') == about]
-    ranked = case.output if case.step == 'retrieve' else same[-1]['output'] if same else []
+    same = [c for c in case.calls if c.step == 'retrieve' and c.input.get('component') == about]
+    ranked = case.output if case.step == 'retrieve' else same[-1].output if same else []
     return '\n\n'.join(case.text[p['start']:p['end']] for p in ranked or [])
 
 def case_fields(
@@ -32,7 +32,7 @@ def case_fields(
 )->dict[str,str]: # question, answer, component, result, passages; empty where there is none
     "The texts that a prompt may show."
     made = _first(case, 'decompose')
-    input = case.input if case.step == 'decompose' or not made else made['input']
+    input = case.input if case.step == 'decompose' or not made else made.input
     pieces = case.pieces
     numbered = '\n'.join(f'{i}. {p}' for i,p in enumerate(pieces, 1))
     return dict(question=input.get('question', ''), answer=input.get('gold_answer', ''),

@@ -8,11 +8,11 @@ __all__ = ['PARTS', 'split', 'split_in_store', 'shot_candidates', 'openings', 'o
 # %% ../../nbs/judges/04_splits.ipynb #2708bbd6
 import json
 from collections.abc import Mapping,Sequence
-from datetime import datetime,timezone
 import numpy as np
 import pandas as pd
 from ..text.spans import FastbookError,content_id
 from ..store.runs import Store
+from ..store.verdicts import read_openings,read_parts,save_opening,save_parts
 
 # %% ../../nbs/judges/04_splits.ipynb #c8030357
 PARTS = ('train','dev','test')
@@ -94,10 +94,9 @@ def split_in_store(
     "`split`, in which questions that were there before keep their part."
     by = options.get('by', 'question')
     first = by if isinstance(by, str) else by[0]
-    known = {r['question']: r['part'] for r in store._rows('select question, part from split where mode=?', mode)}
-    done = split(labels, known=known, **options)
-    rows = [(mode, str(q), part) for q,part in zip(done[first], done['split'])]
-    with store._write() as db: db.executemany('insert or ignore into split values (?,?,?)', rows)
+    kept = read_parts(store).query('mode == @mode')
+    done = split(labels, known=dict(zip(kept.question, kept.part)), **options)
+    save_parts(store, mode, dict(zip(done[first].astype(str), done['split'])))
     return done
 
 # %% ../../nbs/judges/04_splits.ipynb #5c8a24f9
@@ -126,16 +125,12 @@ def openings(
     mode:str, # failure mode, or name of the judge
 )->pd.DataFrame: # created, judge, version, labels (content id), result; in order
     "Who has looked at a test part, and what they saw."
-    modes = {r['mode'] for r in store._rows('select mode from split union select mode from opened')}
+    found = read_openings(store)
+    modes = {*read_parts(store)['mode'], *found['mode']}
     if mode not in modes:
         raise FastbookError(f"no labels of '{mode}' were ever split in '{store.path.name}'; it knows "
                             f"{', '.join(sorted(modes)) or 'none'}")
-    return _openings(store, mode)
-
-def _openings(store, mode):
-    rows = store._rows('select created, judge, version, labels, result from opened where mode=? order by id', mode)
-    for row in rows: row['result'] = json.loads(row['result'])
-    return pd.DataFrame(rows, columns=['created','judge','version','labels','result'])
+    return found[found['mode'] == mode].drop(columns='mode').reset_index(drop=True)
 
 def open_test(
     store:Store,
@@ -147,7 +142,7 @@ def open_test(
     again:bool=False, # look a second time, and say so?
 )->list[str]: # what whoever reads the result must know; empty the first time
     "Note that a test part is looked at; the first time is free."
-    before = _openings(store, mode)
+    before = read_openings(store).query('mode == @mode')
     mine = before[(before.judge == judge) & (before.version == version)]
     if len(mine) and not again:
         raise FastbookError(f"the test part of '{mode}' was opened before with judge '{judge}' at version '{version}' "
@@ -158,8 +153,6 @@ def open_test(
     others = before[(before.judge != judge) | (before.version != version)].version.nunique()
     if others: notes.append(f'{others} other version{"s"*int(others > 1)} of judges saw this test part before: if one '
                             'was chosen by that, the figures flatter it')
-    row = (datetime.now(timezone.utc).isoformat(timespec='seconds'), mode, judge, version,
-           content_id(labels.to_json(orient='values', default_handler=str)), json.dumps(result))
-    with store._write() as db:
-        db.execute('insert into opened(created, mode, judge, version, labels, result) values (?,?,?,?,?,?)', row)
+    seen = content_id(labels.to_json(orient='values', default_handler=str))
+    save_opening(store, mode, judge, version, seen, result)
     return notes

@@ -200,7 +200,7 @@ def judged_runs(
 )->pd.DataFrame: # run, call, part, question, passed, label, sampling: a row for each result
     "Run the judge on every run, and put the person's labels beside its verdicts."
     found,seen,about = [],set(),set(labels(store).call)
-    for run in store.runs().run:
+    for run in [r.id for r in store.read_runs()]:
         judged = judge_run(store, {name: judge}, step, run, parts, workers)
         judged = judged[[key not in seen for key in zip(judged.call, judged.part)]]
         seen.update(zip(judged.call, judged.part))

@@ -13,7 +13,7 @@ import pandas as pd
 from ..text.spans import FastbookError,Span,content_id,locate
 from ..text.differences import word_runs
 from ..books.questions import Benchmark,Component
-from ..store.runs import Store,parse_call
+from ..store.runs import Store
 from ..stats.matching import label_components
 from ..engines.retrieve import FUNCTION_WORDS,terms
 from .views import Field,Mark,Panel,Rows,View,as_text,frame_rows
@@ -37,15 +37,12 @@ class _Source:
 
     def calls(self, item):
         "All calls of an item in order, parsed."
-        found = self.store._rows('''select call.* from item_call join call on call.id=call
-            where item=? order by position''', item)
-        return list(map(parse_call, found))
+        return [vars(call) for found in self.store.read_items(id=item) for call in found.calls]
 
     def content(self, item):
         "Content id of everything that the person saw: the outputs of all calls of an item."
-        rows = self.store._rows("""select output from item_call join call on call.id=item_call.call
-            where item=? order by position""", item)
-        return content_id([r['output'] for r in rows])
+        found = self.store.calls(item=item, parsed=False)
+        return content_id(found[found.number > 0].output.tolist())
 
     def gold_spans(self, name, chapter):
         "The contexts that a person curated for a question, found in the chapter."
@@ -178,14 +175,13 @@ def call_rows(
 )->Rows: # one for each call
     "Make rows of all calls of one step."
     source,run = _Source(store, benchmark),_run(store, run)
-    table = pd.DataFrame(store._rows("""select call.id, item.name, item.id as item_id, step, engine, prompt, call.error,
-        seconds, usd, output, input || char(10) || output || char(10) || raw as text
-        from run_item join item on item.id=run_item.item
-        join item_call on item_call.item=item.id join call on call.id=item_call.call
-        where run=? and step=? group by call.id order by item.rowid, position""", run, step))
+    table = store.calls(run, step, parsed=False).query('number > 0').drop_duplicates('id', ignore_index=True)
     if not len(table):
-        steps = [r['step'] for r in store._rows('select distinct step from call')]
+        steps = list(dict.fromkeys(call.step for call in store.read_calls()))
         raise FastbookError(f"run {run} has no calls of step '{step}'; the store has {steps}")
+    table['text'] = [f'{r.input}\n{r.output}\n{r.raw}' for r in table.itertuples()]
+    columns = ['id','item','item_id','step','engine','prompt','error','seconds','usd','output','text']
+    table = table[columns].rename(columns=dict(item='name'))
     table['chapter'] = _chapter(table['name'])
     if step == 'retrieve': table['confidence'] = [_lead(output) for output in table.output]
     content = lru_cache(maxsize=None)(lambda i: content_id(table.output[i]))
@@ -239,12 +235,10 @@ def trace_rows(
 )->Rows: # one for each question
     "Make rows of the whole way of each question."
     source,run = _Source(store, benchmark),_run(store, run)
-    table = pd.DataFrame(store._rows("""select item.id, item.name, item.error,
-        group_concat(call.output, char(10)) as text from run_item join item on item.id=run_item.item
-        left join item_call on item_call.item=item.id left join call on call.id=item_call.call
-        where run=? group by item.id order by item.rowid""", run),
-        columns=['id','name','error','text'])
-    table = table.assign(chapter=_chapter(table['name']), text=table['text'].fillna(''))
+    table = store.items(run).rename(columns=dict(item='name', item_id='id'))[['id','name','error']]
+    outputs = store.calls(run, parsed=False).query('number > 0').groupby('item_id').output
+    texts = table.id.map({id: '\n'.join(map(str, found)) for id,found in outputs}).fillna('')
+    table = table.assign(chapter=_chapter(table['name']), text=texts)
     def show(i): return _trace_view(source, table['name'][i], table.id[i], table.error[i])
     return Rows(table, show, lambda i: source.content(table.id[i]))
 
@@ -278,11 +272,10 @@ def _output_text(source, call):
 def _run_texts(store, run, step):
     "Name of each question of a run -> what a step gave for it."
     source = _Source(store)
-    found = store._rows("""select item.name, call.* from run_item join item on item.id=run_item.item
-        join item_call on item_call.item=item.id join call on call.id=item_call.call
-        where run=? and step=? order by item.rowid, position""", run, step)
     texts = {}
-    for row in found: texts.setdefault(row['name'], []).append(_output_text(source, parse_call(row)))
+    for item in store.read_items(run):
+        for call in item.calls:
+            if call.step == step: texts.setdefault(item.name, []).append(_output_text(source, vars(call)))
     return {name: '\n\n'.join(t) for name,t in texts.items()}
 
 def pair_rows(

@@ -126,9 +126,9 @@ def tidy(
     store:Store, # with the calls whose parts shall stay
 )->int: # number of prompts whose parts are now referred to for the first time
     "Protect the parts of all calls from Git's clean-up, and pack the repository."
-    rows = store._rows("select distinct json_extract(input, '$.parts') as tree from call")
+    found = [call.input['parts'] for call in store.read_calls(having=('parts',))]
     with repo._lock():
-        new = {r['tree'] for r in rows if isinstance(r['tree'], str)}-_anchored(repo)
+        new = {tree for tree in found if isinstance(tree, str)}-_anchored(repo)
         new = {tree for tree in new if tree in repo._repo}
         if new: _anchor(repo, new)
         _pack(repo)

@@ -20,7 +20,6 @@ from ..store.runs import Store
 from ..text.differences import word_diff
 from .branches import PromptRepo
 from .parts import kept_parts
-from .provenance import find_call
 
 # %% ../../nbs/prompts/09_shortening.ipynb #ff7c72ba
 SAME = .6 # share of common words from which a sentence repeats another
@@ -233,7 +232,7 @@ def unused_passages(
     "Which passages were sent, and used by no answer?"
     seen = {}
     for id in ids:
-        call = find_call(store, id)
+        call = store.find_call(id)
         if call is None: raise FastbookError(f"call '{id}' is not in the store '{store.path.name}'; see store.calls()")
         for p in kept_parts(repo, call.input['parts']) if 'parts' in call.input else []:
             if p.kind != 'passage': continue

@@ -281,7 +281,7 @@ def test_a_curated_run_says_which_words_it_came_from(server, tmp_path):
     assert not any(body_text(b).startswith('Answer') for b in server.paid[n:]), 'decompositions are as they were'
     assert all('two at most' in json.dumps(b) for b in server.paid[n:])
     with Store(tmp_path/'out'/'traces.db') as store:
-        configs = [json.loads(c) for c in store.runs().config]
+        configs = store.runs().config.tolist()
         assert [c['prompts']['extract/list'] == f'{commit}:extract/list.md' for c in configs if 'prompts' in c] == [False, True]
         usage = model_usage(store, 4)
         assert usage.prompt.tolist() == [f'{commit}:extract/list.md'] and usage.calls.sum() == len(server.paid)-n

@@ -9,7 +9,8 @@ from agentfastbook.books.questions import Benchmark, load_benchmark
 from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.text.spans import FastbookError, Span
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.store.labels import annotate, span_label
+from agentfastbook.store.labels import annotate
+from agentfastbook.store.reviews import span_label
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.engines.retrieve import Retriever
 from agentfastbook.look.page import save_reviews
@@ -54,7 +55,7 @@ curate(sample_path(), sample_path()/'benchmark.json', sys.argv[1], retrieve=Logg
 
 def finished(out):
     if not (out/'traces.db').exists(): return set()
-    with Store(out/'traces.db') as store: return {r['name'] for r in store._rows("select name from item where error=''")}
+    with Store(out/'traces.db') as store: return set(store.items().query("error == ''")['item'])
 
 
 def test_sigkill_loses_and_repeats_nothing(tmp_path, whole):

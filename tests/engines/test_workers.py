@@ -51,7 +51,7 @@ def check_culprits(curation, benchmark, words='its worker died'):
     assert {q.id for q in curation.questions} == innocent(benchmark)
     assert set(curation.errors) == set(BAD) and all(words in e for e in curation.errors.values())
     with Store(curation.out/'traces.db') as store:
-        assert {r['name'] for r in store._rows("select name from item where error != ''")} == set(BAD)
+        assert set(store.items().query("error != ''")['item']) == set(BAD)
 
 
 def test_two_bad_questions_cost_two_questions(benchmark, tmp_path):
@@ -146,7 +146,7 @@ def start(out, benchmark, *options):
 
 def finished(out):
     try:
-        with Store(out/'traces.db', readonly=True) as store: return len(store._rows("select 1 from item where error=''"))
+        with Store(out/'traces.db', readonly=True) as store: return (store.items().error == '').sum()
     except (FastbookError, sqlite3.Error): return 0  # not there yet
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from author_evals import read_evaluation
+from conftest import run_sql
 from agentfastbook.judges.alignment import align, align_judge, judged_labels, person_verdicts, rate
 from agentfastbook.judges.improve import judge_history, review_disagreements
 from agentfastbook.books.questions import load_benchmark, locate_contexts
@@ -43,7 +44,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def store(run, tmp_path):
     "A copy of the run's store, to write into."
-    with Store(run/'traces.db') as source, Store(tmp_path/'traces.db') as copy: source._db.backup(copy._db)
+    run_sql(run/'traces.db', 'vacuum into ?', str(tmp_path/'traces.db'))
     with Store(tmp_path/'traces.db') as copy: yield copy
 
 
@@ -180,7 +181,7 @@ def test_labels_of_results_that_were_never_judged(store):
     label_all(store)
     found = cases(store)
     judge_run(store, dict(verbatim=check_verbatim))
-    with store._write() as db: db.execute('delete from judgement where call=?', (found[0].id,))
+    run_sql(store.path, 'delete from judgement where call=?', found[0].id)
     with pytest.raises(FastbookError, match='1 of 21 labels are of results that were never judged'):
         align_judge(store, 'verbatim', mode='verdict', part='all')
 

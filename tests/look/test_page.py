@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -19,7 +20,8 @@ from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.text.spans import FastbookError, Span
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.store.labels import Label, Note, annotate, apply_reviews, labels, notes, reviewed_spans, span_label, undo
+from agentfastbook.store.labels import Label, Note, annotate, labels, notes, undo
+from agentfastbook.store.reviews import apply_reviews, reviewed_spans, span_label
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import Review, review, review_html, review_pair, save_reviews
 from agentfastbook.look.serving import opened
@@ -413,7 +415,7 @@ def test_ten_thousand_calls_with_labels_open_quickly_and_only_one_row_is_sent(tm
     with Store(tmp_path/'traces.db') as store:
         run, n = store.start_run({}), 10_000
         calls = [Call('judge', 'an engine', dict(reply=f'reply {i} '+'word '*100), i % 2 == 0) for i in range(n)]
-        with store._write() as db:
+        with closing(sqlite3.connect(store.path)) as db, db:
             for i, c in enumerate(calls):
                 db.execute('insert into item values (?,?,?)', (f'i{i}', f'1/{i}', ''))
                 db.execute('insert into run_item values (?,?)', (run, f'i{i}'))

@@ -22,7 +22,8 @@ from conftest import ROOT
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import sample_path
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.store.labels import labels, notes, reviewed_spans
+from agentfastbook.store.labels import labels, notes
+from agentfastbook.store.reviews import reviewed_spans
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.text.spans import Span
 from agentfastbook.look.page import Review

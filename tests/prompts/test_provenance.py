@@ -172,9 +172,9 @@ def test_recent_and_shortened_ids(repo, store):
     assert [why(repo, store, c.id[:9]).call.id for c in calls] == [c.id for c in calls]
     with pytest.raises(FastbookError, match='is not in the store'): why(repo, store, calls[0].id[:3])
     store.save_item(1, Item('x', 'x', tuple(Call('ask', f'engine {i}', {'parts': 'no'}) for i in range(3000))))
-    twins = store._rows('select substr(id, 1, 4) as start from call group by start having count(*) > 1 limit 1')
-    if twins:
-        with pytest.raises(FastbookError, match='more than one call'): why(repo, store, twins[0]['start'])
+    starts = store.calls().id.str[:4]
+    for twin in starts[starts.duplicated()][:1]:
+        with pytest.raises(FastbookError, match='more than one call'): why(repo, store, twin)
 
 
 # one road: what engines and judges asked is explained, repeated and taken apart as it was sent

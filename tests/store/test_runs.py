@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import run_sql
 from hypothesis import given, settings, strategies as st
 
 from agentfastbook.judges.alignment import person_verdicts
@@ -24,12 +25,13 @@ from agentfastbook.look.counting import outcomes_of, transitions
 from agentfastbook.store.exchange import read_table, write_table
 from agentfastbook.books.export import export_beir, export_huggingface, export_trec
 from agentfastbook.judges.judge import cases, judge_run, verdicts
-from agentfastbook.store.labels import Label, Note, annotate, labels, notes, reviewed_spans, span_label
+from agentfastbook.store.labels import Label, Note, annotate, labels, notes
+from agentfastbook.store.reviews import reviewed_spans, span_label
 from agentfastbook.engines.pipeline import curate
-from agentfastbook.prompts.provenance import find_call
 from agentfastbook.look.page import review, save_reviews
 from agentfastbook.judges.rubrics import import_rubric_scores
 from agentfastbook.look.steps import pair_rows, trace_rows
+from agentfastbook.store.claims import Claims
 from agentfastbook.store.runs import Call, Item, Store
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +75,14 @@ def test_a_rerun_shares_the_calls_and_their_labels_stay(tmp_path):
     out = tmp_path/'out'
     curate(sample_path(), sample_path()/'benchmark.json', out, progress=False)
     with Store(out/'traces.db') as store:
-        before = store._rows('select id, rowid from call order by rowid')
+        before = [c.id for c in store.read_calls()]
         call = store.calls(step='extract').iloc[0].id
         annotate(store, 'Ada', Label(call, 'verdict', False))
-        store._db.execute("update item set error='killed'") # as if nothing had been finished
+        run_sql(store.path, "update item set error='killed'") # as if nothing had been finished
     curate(sample_path(), sample_path()/'benchmark.json', out, progress=False)
     with Store(out/'traces.db') as store:
-        assert store._rows('select id, rowid from call order by rowid') == before
-        assert not store._rows('select * from earlier')
+        assert [c.id for c in store.read_calls()] == before
+        assert store.calls().number.min() == 1, 'no call belongs to an earlier attempt'
         assert labels(store)[['call', 'value']].values.tolist() == [[call, False]]
 
 
@@ -179,10 +181,9 @@ def old_store(path, traces=3):
 
 def check_moved(path, traces=3):
     with Store(path) as store:
-        assert store._rows('pragma user_version')[0]['user_version'] == 4
-        assert store._rows('pragma integrity_check')[0]['integrity_check'] == 'ok'
+        assert run_sql(path, 'pragma user_version') == [(5,)] and run_sql(path, 'pragma integrity_check') == [('ok',)]
         calls = store.calls()
-        assert len(calls) == 3*traces+1 and not store._rows('select * from earlier')
+        assert len(calls) == 3*traces+1 and calls.number.min() == 1
         for row in calls.itertuples():
             assert row.id == Call(row.step, row.engine, row.input, row.output, raw=row.raw).id and row.asked == row.was
         by_id = calls.set_index('id')
@@ -193,7 +194,7 @@ def check_moved(path, traces=3):
         asked = Call('ask', 'model', dict(parts='p'), 'yes', raw='yes')
         on = dict(zip(said['name'], said.call))
         assert (on['on the call'], on['on the trace']) == (asked.id, asked.key)
-        assert store.find_made(asked.key) == asked == find_call(store, asked.key) # by the old id, too
+        assert store.find_made(asked.key) == asked == store.find_call(asked.key) # by the old id, too
         assert len(verdicts(store)) == traces and set(verdicts(store).call) == set(verdict.call)
         codes = open_codes(notes(store), calls)
         assert codes.step.tolist() == ['decompose', 'retrieve']*traces
@@ -228,7 +229,7 @@ def test_an_old_store_with_one_broken_entry_is_opened_and_the_entry_is_named(tmp
     db.close()
     with Store(tmp_path/'traces.db') as store:
         assert store.find_item('item 0')
-        with pytest.raises(FastbookError, match='has an input or output that is no JSON'): store.find_item('item 1')
+        with pytest.raises(FastbookError, match='the input or output of call .* is no JSON'): store.find_item('item 1')
 
 
 def test_an_old_store_that_may_only_be_read_says_what_to_do(tmp_path):
@@ -245,16 +246,16 @@ def test_many_processes_open_an_old_store_at_once(tmp_path):
 
 
 KILLED = """import os, signal, sys
-from agentfastbook.store import runs as store
-step, real = int(sys.argv[2]), store._new_id
+from agentfastbook.store import database
+step, real = int(sys.argv[2]), database.content_id
 count = 0
 def dying(*args):
     global count
     count += 1
     if count == step: os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-store._new_id = dying
-store.Store(sys.argv[1])
+database.content_id = dying
+database.Database(sys.argv[1])
 """
 
 
@@ -269,6 +270,41 @@ def test_a_kill_in_the_middle_of_the_migration_leaves_the_old_store(tmp_path, st
         assert db.execute('select count(*) from call').fetchone()[0] == 91
     db.close()
     check_moved(path, 30)
+
+
+def version_4(path):
+    "A store as version 4 left it, with a call, a label, and claims that were kept outside of the schema."
+    with Store(path) as store:
+        call = Call('ask', 'bot', {}, 'yes')
+        store.save_item(store.start_run({}), Item('i', '1/1', (call,)))
+        annotate(store, 'Ada', Label(call.id, 'verdict', True))
+    run_sql(path, "insert into claimed values ('bake', 'an owner that is gone', 0, 'a call of $.01')")
+    run_sql(path, 'pragma user_version=4')
+    return path
+
+
+def test_claims_of_a_version_4_store_stay_and_belong_to_the_schema(tmp_path):
+    path = version_4(tmp_path/'traces.db')
+    with Store(path) as store: assert labels(store).value.tolist() == [True] and store.find_item('i').calls[0].output == 'yes'
+    assert run_sql(path, 'pragma user_version') == [(5,)]
+    assert Claims(path).take('bake') == 'a call of $.01'
+
+
+def test_a_version_4_store_without_claims_gets_the_table(tmp_path):
+    run_sql(version_4(tmp_path/'traces.db'), 'drop table claimed')
+    claims = Claims(tmp_path/'traces.db')
+    assert claims.take('bake') is True and Claims(tmp_path/'traces.db').take('bake') is False
+
+
+def test_a_version_4_store_that_may_only_be_read_is_read(tmp_path):
+    path = version_4(tmp_path/'traces.db')
+    with Store(path, readonly=True) as store: assert len(store.calls()) == len(labels(store)) == 1
+    assert run_sql(path, 'pragma user_version') == [(4,)]
+
+
+def test_claims_may_be_there_before_the_store(tmp_path):
+    run_sql(tmp_path/'traces.db', 'create table claimed(key text primary key, owner text not null, since real not null, stake text not null)')
+    with Store(tmp_path/'traces.db') as store: assert len(store.runs()) == 0
 
 
 LABELLING = """import sys
@@ -383,8 +419,7 @@ def test_commands_say_what_is_wrong_with_a_store(run, tmp_path, command, damage)
         if damage == 'folder': path.mkdir()
         if damage == 'text': path.write_text('no database '*1000)
         if damage == 'fifo': os.mkfifo(path)
-    module = dict(afb_judge='judges.checks', afb_review='look.page')[command]
-    done = python(f'from agentfastbook.{module} import {command}; {command}({str(out)!r})')
+    done = python(f'from agentfastbook.cli.reading import {command}; {command}({str(out)!r})')
     _, told = done.communicate(timeout=60)
     assert done.returncode == 2 and told.count('\n') == 1 and told.startswith('error: ') and 'traces.db' in told
 
@@ -418,8 +453,8 @@ def test_labels_with_monsters(tmp_path):
                 annotate(store, 'Ada', Label(text, 'verdict', value))
         annotate(store, 'Ada\ud800', Label(text, 'x'*1_000_000, 'y'*1_000_000, why='\ud800\0'), Note(text, 'z'*3_000_000))
         assert [len(v) for v in labels(store)[['name', 'value']].iloc[0]] == [1_000_000]*2 and len(notes(store).text[0]) == 3_000_000
-        store._db.execute("update act set created='the day after'")
-        store._db.execute("update label set value='{broken'")
+        run_sql(store.path, "update act set created='the day after'")
+        run_sql(store.path, "update label set value='{broken'")
         with pytest.raises(FastbookError, match='value of label 1 is no JSON'): labels(store)
         assert notes(store).created.tolist() == ['the day after']
 
@@ -428,7 +463,7 @@ def test_numbers_that_are_none_are_shown_as_unknown(run, tmp_path):
     "Written by hand into the file."
     shutil.copy(run/'traces.db', tmp_path/'traces.db')
     with Store(tmp_path/'traces.db') as store:
-        store._db.execute("update call set seconds='a while', usd='cheap', input_tokens=1e20, output_tokens='many'")
+        run_sql(store.path, "update call set seconds='a while', usd='cheap', input_tokens=1e20, output_tokens='many'")
         assert set(store.calls().seconds) == {0} and store.calls().usd.isna().all()
         for step in ('trace', 'decompose', 'retrieve', 'extract'): assert review(store, step, annotator='Ada').sitting.state()['facts']
         assert len(judge_run(store, CHECKS['decompose'])) > 20
@@ -660,7 +695,7 @@ def test_tables_come_back_exactly_and_no_cell_can_be_run(rows, ending):
 def test_damaged_calls_are_shown_as_they_are_and_checks_of_them_are_missing(run, tmp_path, change):
     shutil.copy(run/'traces.db', tmp_path/'traces.db')
     with Store(tmp_path/'traces.db') as store:
-        store._db.execute(f'update call set {change} where rowid < 4')
+        run_sql(store.path, f'update call set {change} where rowid < 4')
         for step, checks in CHECKS.items(): assert len(judge_run(store, checks, step)) >= 20*len(checks)
         for step in ('trace', *CHECKS):
             sitting = review(store, step, annotator='Ada').sitting
@@ -675,13 +710,13 @@ def test_a_damaged_call_fails_its_question_only_and_is_made_again(run, tmp_path,
     out = tmp_path/'out'
     shutil.copytree(run, out)
     def again(): return curate(sample_path(), sample_path()/'benchmark.json', out, progress=False)
-    with Store(out/'traces.db') as store: store._db.execute(change)
+    run_sql(out/'traces.db', change)
     done = again()
     assert len(done.errors) == (0 if healed else 1) and len(done.questions)+len(done.errors) == 21
     if not healed:
         (name, told), = done.errors.items()
         assert 'delete' in told or 'mend' in told
-        with Store(out/'traces.db') as store: store._db.execute('delete from item where name=?', (name,))
+        run_sql(out/'traces.db', 'delete from item where name=?', name)
         assert not again().errors
     assert (out/'dataset.json').read_bytes() == (run/'dataset.json').read_bytes()
 
