@@ -14,7 +14,7 @@ import pandas as pd
 from ..text.spans import FastbookError,write_file
 from ..books.questions import Benchmark,load_benchmark
 from ..store.runs import Store
-from ..store.labels import apply_reviews
+from ..store.reviews import apply_reviews
 from ..engines.pipeline import is_own_dataset,note_dataset
 from ..text.html import Html,page,visible
 from .views import Rows,frame_rows,view_html

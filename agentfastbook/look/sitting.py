@@ -15,7 +15,8 @@ import pandas as pd
 from fastcore.basics import patch
 from ..text.spans import FastbookError,Span
 from ..store.runs import Store
-from ..store.labels import Label,Note,acts_since,annotate,labels,last_act,notes,span_label,undo
+from ..store.labels import Label,Note,acts_since,annotate,labels,last_act,notes,undo
+from ..store.reviews import span_label
 from ..stats.matching import LABELS
 from .views import Field,Panel,Rows,View,abbreviate,as_text
 
