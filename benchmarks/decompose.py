@@ -14,7 +14,7 @@ from agentfastbook.engines import decompose as d
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.text.spans import sentences
 from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
-from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.stats.bootstrap import interval,paired_interval
 
 REJECTED = { # classes of openers that were tried and left out
     'pronoun': 'it|they',

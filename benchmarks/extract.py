@@ -19,7 +19,8 @@ from agentfastbook.books.questions import Component,load_benchmark
 from agentfastbook.books.chapters import read_book
 from agentfastbook.text.spans import Span
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.stats.metrics import Extraction,character_overlap,extraction_sums,interval,occurrences
+from agentfastbook.stats.metrics import Extraction,character_overlap,extraction_sums,occurrences
+from agentfastbook.stats.bootstrap import interval
 from agentfastbook.engines.retrieve import BM25,Retriever
 
 @dataclass

@@ -26,7 +26,7 @@ from agentfastbook.lm.door import Door,LM
 from agentfastbook.lm.models import Claude,Recorded
 from agentfastbook.engines.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
 from agentfastbook.stats.matching import decomposition_sums
-from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.stats.bootstrap import interval,paired_interval
 from agentfastbook.lm.reply import LMError,Reply,Usage
 from agentfastbook.store.runs import Store
 

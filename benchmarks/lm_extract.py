@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from agentfastbook.books.questions import Benchmark,load_benchmark
 from agentfastbook.books.chapters import read_book,sample_path
-from agentfastbook.text.spans import locate
+from agentfastbook.text.quotes import locate
 from agentfastbook.lm.door import Door
 from agentfastbook.lm.models import Recorded
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.lm_extract import LMExtractor,choose_threshold,numbered_sentences
 from agentfastbook.lm.local import Local
-from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.stats.bootstrap import interval,paired_interval
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.engines.retrieve import FUNCTION_WORDS,Retriever,terms
 from agentfastbook.store.runs import Store

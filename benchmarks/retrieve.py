@@ -20,7 +20,8 @@ from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import read_book
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.engines.scoring import evaluate_reading, evaluate_retrieval, rank_passages_for
-from agentfastbook.stats.metrics import compare, retrieval_sums, summarize
+from agentfastbook.stats.bootstrap import compare, summarize
+from agentfastbook.stats.metrics import retrieval_sums
 from agentfastbook.engines.retrieve import BM25, Fusion, LateInteraction, Retriever, hybrid
 
 DATA = os.environ.get('AFB_DATA', Path(__file__).resolve().parent.parent.parent/'shared'/'data')

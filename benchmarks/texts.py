@@ -17,7 +17,7 @@ import scipy.optimize,scipy.sparse # by functions that need them: not a part of 
 from agentfastbook.books import questions as bm,export,defects as lint
 from agentfastbook.judges import checks
 from agentfastbook.look import coding,grouping
-from agentfastbook.text import spans as core,differences
+from agentfastbook.text import spans as core,quotes,files,differences
 from agentfastbook.engines import extract,lm_decompose
 from agentfastbook.engines import lm_extract,retrieve
 from agentfastbook.judges import lm_judge
@@ -95,7 +95,7 @@ def _chunks(text, n): return [text[i:i+len(text)//n+1] for i in range(0, len(tex
 def _file(text, name, folder='f'):
     path = _FOLDER/folder/name
     path.parent.mkdir(exist_ok=True)
-    return core.write_file(path, [text])
+    return files.write_file(path, [text])
 
 def _md(text): return read_chapter(_file('# T\n\n'+text.replace('\ud800', '\ufffd'), '01_a.md'))
 
@@ -146,19 +146,19 @@ def _codes(text):
 def _lines(text): return [text[i:i+33] for i in range(0, len(text), 33)]
 
 FUNCTIONS = { # name: function of a text; or how a text is prepared, and a function of what that gives
-    'fold': core.fold,
-    'locate: itself': lambda t: core.locate(t, t),
-    'locate: but for the end': lambda t: core.locate(_changed(t), t),
-    'locate: half': lambda t: core.locate(t[:len(t)//2], t),
-    'locate: half in capitals': lambda t: core.locate(t[:len(t)//2].upper(), t, near=len(t)//2),
-    'locate: half, but for the end': lambda t: core.locate(_changed(t[:len(t)//2]), t),
-    'locate: short': lambda t: core.locate(t[:20], t, near=len(t)//2),
-    'locate: marks around': lambda t: core.locate('('*len(t)+t[:20]+')'*len(t), t),
-    'locate: one ellipsis': lambda t: core.locate(f'{t[:9]} ... {_changed(t[:9])}', t),
-    'locate: ellipsis far away': lambda t: core.locate(f'{t[:9]} ... end', t+' end'),
-    'locate: all elided': lambda t: core.locate(' ... '.join(_chunks(t, 5000)), t),
-    'locate: elided, but for the end': lambda t: core.locate(' ... '.join([*_chunks(t, 5000), 'end']), t+'. '*400+'end'),
-    'locate_all: short': lambda t: core.locate_all(t[:5], t),
+    'fold': quotes.fold,
+    'locate: itself': lambda t: quotes.locate(t, t),
+    'locate: but for the end': lambda t: quotes.locate(_changed(t), t),
+    'locate: half': lambda t: quotes.locate(t[:len(t)//2], t),
+    'locate: half in capitals': lambda t: quotes.locate(t[:len(t)//2].upper(), t, near=len(t)//2),
+    'locate: half, but for the end': lambda t: quotes.locate(_changed(t[:len(t)//2]), t),
+    'locate: short': lambda t: quotes.locate(t[:20], t, near=len(t)//2),
+    'locate: marks around': lambda t: quotes.locate('('*len(t)+t[:20]+')'*len(t), t),
+    'locate: one ellipsis': lambda t: quotes.locate(f'{t[:9]} ... {_changed(t[:9])}', t),
+    'locate: ellipsis far away': lambda t: quotes.locate(f'{t[:9]} ... end', t+' end'),
+    'locate: all elided': lambda t: quotes.locate(' ... '.join(_chunks(t, 5000)), t),
+    'locate: elided, but for the end': lambda t: quotes.locate(' ... '.join([*_chunks(t, 5000), 'end']), t+'. '*400+'end'),
+    'locate_all: short': lambda t: quotes.locate_all(t[:5], t),
     'sentences': core.sentences,
     'count_tokens': core.count_tokens,
     'content_id': lambda t: core.content_id(t) if t.isprintable() else None,

@@ -24,14 +24,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from agentfastbook.stats.agreement import resample
+from agentfastbook.stats.bootstrap import resample
 from agentfastbook.judges.alignment import align, rate
 from agentfastbook.lm.door import Door
 from agentfastbook.judges.judge import ask_judge
 from agentfastbook.lm.models import Recorded
 from agentfastbook.lm.local import Local
 from agentfastbook.lm.reply import LMError
-from agentfastbook.judges.rubrics import import_rubric_scores, weighted_kappa
+from agentfastbook.stats.agreement import kappa
+from agentfastbook.judges.rubrics import import_rubric_scores
 from agentfastbook.store.runs import Store
 from agentfastbook.tiny.quality import TEXT_CHECKS, ChoiceJudge, Criterion, RubricJudge, read_scores, text_case
 
@@ -102,8 +103,8 @@ def compare(table, rows):
         mine = rows if category == 'all' else rows[rows.category == category]
         for name, (scores, values) in said.items():
             scores, prompts = scores[mine.index].to_numpy(), mine.question.tolist()
-            kappa = weighted_kappa(scores, mine.person, prompts, levels=(0, .5, 1))
-            print(f'{category:17} {len(mine):3}  {name:15}  {rate(scores == mine.person, prompts)}  {kappa!s:22}  '
+            weighted = kappa(scores, mine.person, prompts, 'linear', (0, .5, 1))
+            print(f'{category:17} {len(mine):3}  {name:15}  {rate(scores == mine.person, prompts)}  {weighted!s:22}  '
                   f'{area(values[mine.index], mine)}')
     counts = rows.groupby('small').size()
     print('the small judge said', ', '.join(f'{score:g}: {n} times' for score, n in counts.items()), 'and the author',

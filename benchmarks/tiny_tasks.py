@@ -23,7 +23,7 @@ from agentfastbook.text.spans import Span,sentences
 from agentfastbook.engines.scoring import evaluate_decomposition,evaluate_extraction,top_passage
 from agentfastbook.engines.extract import WEIGHTS,RuleExtractor
 from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
-from agentfastbook.stats.metrics import interval,paired_interval
+from agentfastbook.stats.bootstrap import interval,paired_interval
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.engines.scoring import score
 from agentfastbook.stats.reliability import pass_power

@@ -15,7 +15,8 @@ import pandas as pd
 
 from .questions import Benchmark,Context,_shown,_strings,locate_contexts,to_v1,unquote
 from .chapters import Book,passages,read_book
-from ..text.spans import FastbookError,Span,locate,locate_next
+from ..text.spans import FastbookError,Span
+from ..text.quotes import locate,locate_next
 from ..stats.metrics import find_hits,modified_mrr,modified_recall
 
 # %% ../../nbs/books/03_defects.ipynb #7329f59d

@@ -13,7 +13,8 @@ import numpy as np
 
 from .questions import Benchmark
 from .chapters import Book,Passage,passages
-from ..text.spans import FastbookError,write_file
+from ..text.spans import FastbookError
+from ..text.files import write_file
 from ..stats.metrics import find_hits
 
 # %% ../../nbs/books/04_export.ipynb #8aff5b6e

@@ -14,9 +14,9 @@ from functools import cached_property,lru_cache
 from pathlib import Path
 
 from .chapters import Book
-from ..text.spans import (FastbookError,Span,check_characters,find_all,locate,locate_next,nearest,
-    parse_json,
-                                read_text,write_file)
+from ..text.spans import FastbookError,Span
+from ..text.files import check_characters,parse_json,read_text,write_file
+from ..text.quotes import find_all,locate,locate_next,nearest
 
 # %% ../../nbs/books/02_questions.ipynb #74ca0db1
 _CLOSING = re.compile(r'(?<=[^\s(\[{])"(?!\w)') # a quote behind a word, a stop or a bracket

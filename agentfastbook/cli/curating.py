@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
-from ..text.spans import FastbookError
-from ..text.commands import check_number
+from ..text.spans import FastbookError,check_number
 from ..books.chapters import read_book,sample_path
 from .shell import Output,command,say
 
@@ -158,7 +157,7 @@ def afb_curate(
     from agentfastbook.engines.pipeline import curate
     for option,value,least,most in [('--max-tokens', max_tokens, 1, _MOST), ('--k', k, 1, _MOST),
                                     ('--workers', workers, 0, 1000), ('--budget-usd', budget_usd, 1e-6, _MOST),
-                                    ('--yes-no', yes_no, 0, 1)]: check_number(option, value, least, most)
+                                    ('--yes-no', yes_no, 0, 1)]: check_number(option, value, least, most, optional=True)
     if retry_failed and lm is None:
         raise FastbookError('--retry-failed is about a language model; name one with --lm')
     book,benchmark = choose_files(book, benchmark)

@@ -8,8 +8,7 @@ __all__ = ['afb_score', 'afb_benchmark', 'afb_lint']
 # %% ../../nbs/cli/03_measuring.ipynb #af6bc3e2
 import sys
 from pathlib import Path
-from ..text.spans import FastbookError
-from ..text.commands import check_number
+from ..text.spans import FastbookError,check_number
 from ..books.chapters import read_book
 from ..books.questions import load_benchmark
 from .shell import Output,command,say

@@ -9,8 +9,7 @@ __all__ = ['prompts_group', 'afb_prompts']
 import importlib,os,re,sys
 import click
 from pathlib import Path
-from ..text.spans import FastbookError
-from ..text.commands import check_number
+from ..text.spans import FastbookError,check_number
 from .shell import Output,click_command,command_group,run_command
 
 # %% ../../nbs/cli/05_prompts.ipynb #2625c1d0
@@ -116,7 +115,7 @@ def _bisect(
 ):
     "Find the commit that made a metric worse."
     from agentfastbook.prompts.causes import bisect as find_cause
-    check_number('--threshold', threshold, -10**12, 10**12)
+    check_number('--threshold', threshold, -10**12, 10**12, optional=True)
     prompts = _repo(repo)
     measured = _metric(prompts, metric, run, store)
     def spoken(commit):

@@ -8,8 +8,7 @@ __all__ = ['afb_review', 'afb_judge']
 # %% ../../nbs/cli/04_reading.ipynb #d1d715d1
 from pathlib import Path
 from typing import Literal
-from ..text.spans import FastbookError
-from ..text.commands import check_number
+from ..text.spans import FastbookError,check_number
 from .shell import Output,command
 
 # %% ../../nbs/cli/04_reading.ipynb #60d94c8e

@@ -11,7 +11,8 @@ import re
 from bisect import bisect_left,bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass,field
-from ..text.spans import FastbookError,Span,locate_next
+from ..text.spans import FastbookError,Span
+from ..text.quotes import locate_next
 from ..prompts.templates import Part
 from ..lm.reply import LMError,Request
 from ..lm.door import LM

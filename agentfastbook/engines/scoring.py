@@ -13,12 +13,15 @@ from pathlib import Path
 from time import perf_counter
 import numpy as np
 import pandas as pd
-from ..text.spans import FastbookError,Span,count_tokens,fold,parse_json,read_text
+from ..text.spans import FastbookError,Span,count_tokens
+from ..text.quotes import fold
+from ..text.files import parse_json,read_text
 from ..books.chapters import Book,Chapter,passages,read_book
 from ..books.questions import Benchmark,Component,Question,_get,_strings,load_benchmark,locate_contexts,unquote
-from ..stats.metrics import Extraction,Ranking,find_hits,interval,occurrences,score_extraction
-from ..stats.metrics import score_retrieval
-from ..stats.matching import LABELS,cohen_kappa,drop_duplicates,label_components,score_decomposition
+from ..stats.metrics import Extraction,Ranking,find_hits,occurrences,score_extraction,score_retrieval
+from ..stats.bootstrap import interval
+from ..stats.agreement import kappa
+from ..stats.matching import LABELS,drop_duplicates,label_components,score_decomposition
 from .decompose import GRANULARITIES,RuleDecomposer
 from .retrieve import BM25,RankedPassage,Retriever
 from .extract import RuleExtractor
@@ -209,7 +212,7 @@ def evaluate_labels(
         ours['missing'] += labels.missing
         for name,values in given.items(): theirs[name] += values
     ours['all'],theirs['all'] = sum(ours.values(), []),sum(theirs.values(), [])
-    table = [(name, len(x), sum(theirs[name]), sum(x), cohen_kappa(x, theirs[name]) if x else float('nan'))
+    table = [(name, len(x), sum(theirs[name]), sum(x), kappa(x, theirs[name]).value if x else float('nan'))
              for name,x in ours.items()]
     made = pd.DataFrame(table, columns=['label','decisions','by hand','automatic','kappa'])
     made.attrs['errors'] = errors

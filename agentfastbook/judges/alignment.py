@@ -11,8 +11,8 @@ from collections.abc import Hashable,Sequence
 from dataclasses import dataclass,replace
 import numpy as np
 import pandas as pd
-from ..text.spans import FastbookError
-from ..stats.metrics import Interval,check_numbers,check_share
+from ..text.spans import FastbookError,check_number
+from ..stats.bootstrap import Interval,finite_numbers
 from ..store.runs import Store
 from ..store.labels import labels
 from ..text.html import Html,visible
@@ -28,8 +28,8 @@ def rate(
     confidence:float=.95, # 0..1
 )->Interval: # if there are no rows: an unknown value, from 0 to 1
     "Compute a share with Jeffreys' interval, its rows divided by the design effect of their questions."
-    check_share(confidence, 'confidence')
-    x = check_numbers(hits, 'values')
+    check_number('confidence', confidence, 0, 1, ends=False)
+    x = finite_numbers(hits, 'values')
     if not np.isin(x, (0, 1)).all():
         raise FastbookError("a value is neither True nor False; a share counts rows that hold")
     if clusters is not None and len(clusters) != len(x):

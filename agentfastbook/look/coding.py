@@ -16,7 +16,8 @@ from typing import Literal
 
 import pandas as pd
 
-from ..text.spans import FastbookError,content_id,read_text
+from ..text.spans import FastbookError,content_id
+from ..text.files import read_text
 
 # %% ../../nbs/look/06_coding.ipynb #b4093e9f
 STEPS = ('decompose','retrieve','extract') # steps of the pipeline, in the order in which they run

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ..text.spans import FastbookError
 from ..text.extras import need
-from ..stats.metrics import Interval
+from ..stats.bootstrap import Interval,resample
 from ..stats.intervals import share_limits
-from ..stats.agreement import kappa,resample
+from ..stats.agreement import kappa
 from .coding import STEPS
 from .grouping import NO_FAILURE
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'Cover', 'cover', 'iou', 'drop_duplicates', 'decomposition_sums', 'score_decomposition', 'Labels',
-           'label_components', 'flatten_labels', 'cohen_kappa', 'score_labels']
+           'label_components', 'score_labels']
 
 # %% ../../nbs/stats/03_matching.ipynb #06318f24
 import re
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..text.spans import FastbookError,find_all,sentences
-from .metrics import summarize
+from ..text.spans import FastbookError,sentences
+from ..text.quotes import find_all
+from .bootstrap import summarize
 
 # %% ../../nbs/stats/03_matching.ipynb #fcd852e2
 _WORD = re.compile(r"\w+(?:'\w+)*")
@@ -221,7 +222,7 @@ def _count(answer, gold, predicted, threshold=.9):
 def decomposition_sums(
     pairs:Sequence[tuple[str,Sequence,Sequence]], # by question: gold answer, gold components, predicted components
 )->dict[str,tuple[np.ndarray,np.ndarray]]: # for each measure numerators and denominators by question
-    "The sums behind `score_decomposition`, for comparing splitters with `metrics.compare`."
+    "The sums behind `score_decomposition`, for comparing splitters with `compare`."
     if not pairs: raise FastbookError("no decompositions to score; give at least one question")
     n = pd.DataFrame([_count(*p) for p in pairs])
     both = n.n_gold+n.n_predicted
@@ -238,6 +239,8 @@ def score_decomposition(
     return summarize(decomposition_sums(pairs), seed)
 
 # %% ../../nbs/stats/03_matching.ipynb #9972af9f
+LABELS = ('exact','partial','extra','hallucination')
+
 @dataclass(frozen=True)
 class Labels:
     "The labels of one question's components."
@@ -275,26 +278,6 @@ def label_components(
     np.maximum.at(nearest, ious.indices, ious.data)
     return Labels([_label(p, near, in_gold, sizes) for p,near in zip(predicted, nearest)],
                   [_is_missing(g.words, in_predicted, numbers, sizes) for g in gold])
-
-# %% ../../nbs/stats/03_matching.ipynb #96370165
-LABELS = ('exact','partial','extra','hallucination')
-
-def flatten_labels(
-    labels:Labels, # of one question
-)->list[bool]: # for each predicted component its four labels, then `missing` of each gold component
-    "All decisions of a labelling in a fixed order, to be compared with another labelling."
-    return [name in given for given in labels.predicted for name in LABELS] + list(labels.missing)
-
-def cohen_kappa(
-    first:Sequence[bool], # decisions of one rater
-    second:Sequence[bool], # decisions of the other on the same things
-)->float: # 1: always the same, 0: as often as by chance; 1 if neither ever varies and they agree
-    "Agreement of two raters beyond chance."
-    a,b = np.asarray(first, dtype=bool),np.asarray(second, dtype=bool)
-    if len(a) != len(b) or not len(a):
-        raise FastbookError(f"kappa of {len(a)} and {len(b)} decisions; both must have decided on the same things")
-    agreed,chance = (a == b).mean(),a.mean()*b.mean()+(1-a.mean())*(1-b.mean())
-    return float((agreed-chance)/(1-chance)) if chance < 1 else 1.
 
 # %% ../../nbs/stats/03_matching.ipynb #f9db2525
 def score_labels(

@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..text.extras import need
-from ..text.spans import FastbookError,write_file
+from ..text.spans import FastbookError
+from ..text.files import write_file
 from .model import ModelConfig,TinyLM,pick_device
 from .state import read_tensors
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..text.extras import need
-from ..text.spans import FastbookError,content_id,write_file
+from ..text.spans import FastbookError,content_id
+from ..text.files import write_file
 from ..engines.encode import Tokens
 from .checkpoint import load_model,load_tokenizer
 from .state import read_tensors

@@ -10,7 +10,8 @@ import pytest
 from agentfastbook.books.questions import Benchmark, load_benchmark, save_benchmark
 from agentfastbook.books.chapters import questionnaire, read_book, read_chapter, sample_path
 from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_lint, afb_score
-from agentfastbook.text.spans import FastbookError, content_id, read_file
+from agentfastbook.text.spans import FastbookError, content_id
+from agentfastbook.text.files import read_file
 from agentfastbook.engines.scoring import evaluate_labels
 from agentfastbook.books.defects import lint
 from agentfastbook.engines.pipeline import curate

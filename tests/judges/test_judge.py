@@ -23,7 +23,7 @@ from agentfastbook.lm.models import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review
-from agentfastbook.judges.rubrics import import_rubric_scores, paired_scores, review_scores, score_agreement, weighted_kappa
+from agentfastbook.judges.rubrics import import_rubric_scores, paired_scores, review_scores, score_agreement
 from agentfastbook.judges.splits import PARTS, openings, split
 from agentfastbook.look.steps import call_rows
 from agentfastbook.store.runs import Store
@@ -235,17 +235,6 @@ def test_intervals_of_a_rate_keep_their_promise(size):
         naive += alone.low <= .8 <= alone.high
     assert inside/600 > .91
     if size > 1: assert naive < inside, 'rows of one question are not independent'
-
-
-@pytest.mark.parametrize('weights', ['linear', 'quadratic'])
-def test_weighted_kappa_against_statsmodels(weights):
-    from statsmodels.stats.inter_rater import cohens_kappa
-    rng = np.random.default_rng(3)
-    a = rng.integers(0, 3, 80)
-    b = np.where(rng.random(80) < .6, a, rng.integers(0, 3, 80))
-    table = np.bincount(a*3+b, minlength=9).reshape(3, 3)
-    expected = cohens_kappa(table, wt=weights, return_results=False)
-    assert weighted_kappa(a/2, b/2, weights=weights, resamples=10).value == pytest.approx(float(expected))
 
 
 # TinyScaleLab

@@ -1,4 +1,4 @@
-"Coding, grouping, counting, agreement and exchange: properties, faults, and the benchmark author's own file."
+"Coding, grouping, counting and exchange: properties, faults, and the benchmark author's own file."
 import json
 import math
 import multiprocessing
@@ -14,7 +14,6 @@ from hypothesis import given, settings, strategies as st
 
 from author_evals import read_evaluation
 
-from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile, resample
 from agentfastbook.look.coding import Codebook, Mode, open_codes
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.look.counting import (code_notes, count_modes, odds_ratio, outcomes_of, saturation, saturation_curve,
@@ -24,7 +23,6 @@ from agentfastbook.store.exchange import (from_evaluation_events, from_inspect, 
                                     read_table, to_evaluation_events, to_inspect, to_openinference, write_table)
 from agentfastbook.look.grouping import Grouping, grouping_widget, suggest_modes
 from agentfastbook.store.labels import labels, notes
-from agentfastbook.stats.matching import cohen_kappa
 from agentfastbook.store.runs import Store
 
 
@@ -218,51 +216,6 @@ def test_odds_ratio_is_symmetric_and_inverts():
     one, other = odds_ratio(up, down), odds_ratio([not u for u in up], down)
     assert math.isclose(odds_ratio(down, up).value, one.value, rel_tol=1e-6)
     assert math.isclose(other.value, 1/one.value, rel_tol=1e-4) and math.isclose(other.low, 1/one.high, rel_tol=1e-3)
-
-
-# -- agreement ---------------------------------------------------------------------------------------------------------
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=50)
-def test_kappa_is_that_of_matching(pairs):
-    a, b = zip(*pairs)
-    if len(set(a)) == len(set(b)) == 1 and a[0] != b[0]: return  # never the same: 0 by our convention
-    assert math.isclose(kappa(a, b, resamples=5).value, cohen_kappa(a, b), abs_tol=1e-9)
-
-
-def test_alpha_by_hand():
-    # Krippendorff (2011), example B: twelve units, two observers, no missing data, alpha = 0.095
-    a, b = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert math.isclose(alpha(pd.DataFrame(dict(a=a, b=b))).value, .095, abs_tol=5e-4)
-
-
-def test_a_person_against_themselves_later():
-    first = [('c1', True, '2025-01-01'), ('c2', False, '2025-01-01'), ('c3', True, '2025-01-01')]
-    again = [('c1', True, '2025-02-01'), ('c2', True, '2025-02-01')]
-    table = pd.DataFrame(first + again, columns=['call', 'value', 'created']).assign(annotator='Ada')
-    wide = ratings(table, rounds=True)
-    assert wide.shape == (2, 2)
-    assert kappa(wide['Ada, first'].tolist(), wide['Ada, again'].tolist()).value == 0.  # one of two, and one by chance
-
-
-@given(st.dictionaries(st.text(min_size=1, max_size=6), st.integers(-5, 5), max_size=8), st.data())
-@settings(deadline=None, max_examples=40)
-def test_reconcile_finds_what_was_changed(table, data):
-    a = pd.DataFrame(dict(key=list(table), value=list(table.values())), dtype=object)
-    changed = data.draw(st.sets(st.sampled_from(sorted(table)))) if table else set()
-    gone = data.draw(st.sets(st.sampled_from(sorted(table)))) if table else set()
-    b = a[~a.key.isin(gone)].assign(value=lambda df: [v + 1 if k in changed else v for k, v in zip(df.key, df.value)])
-    found = reconcile(a, b.sample(frac=1, random_state=1), 'key')
-    assert set(found.only_a.key) == gone and len(found.only_b) == 0
-    assert set(found.differing.key) == changed - gone if len(b) and len(a) else True
-    assert found.agrees == (not gone and not changed)
-
-
-def test_the_interval_is_wider_when_rows_hang_together():
-    values = [1, 1, 1, 1, 0, 0, 0, 0]*3
-    alone = resample(lambda rows: sum(values[r] for r in rows)/len(rows), 24)
-    together = resample(lambda rows: sum(values[r] for r in rows)/len(rows), 24, [i//4 for i in range(24)])
-    assert together.high - together.low > alone.high - alone.low
 
 
 # -- exchange ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.stats.estimation import estimate
 from agentfastbook.stats.intervals import design_effect, error_rate_limits, mixture_limits, share_limits, strata_limits
-from agentfastbook.stats.metrics import Interval
+from agentfastbook.stats.bootstrap import Interval
 from agentfastbook.judges.watch import estimate_runs, monitor
 from agentfastbook.stats.reliability import compare_runs, labels_needed, pass_power, pipeline_rate
 from agentfastbook.look.sampling import sample_random, sample_stratified

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agentfastbook.stats import agreement,estimation as estimate,intervals,metrics,reliability
+from agentfastbook.stats import bootstrap,estimation as estimate,intervals,metrics,reliability
 from agentfastbook.judges import alignment,watch as monitor
-from agentfastbook.stats.agreement import alpha, kappa, ratings, reconcile
+from agentfastbook.stats.agreement import alpha, kappa, ratings
+from agentfastbook.stats.reconciliation import reconcile
 from agentfastbook.judges.alignment import align, align_judge, labelled_part, person_verdicts
 from agentfastbook.judges.improve import judge_history, judged_rows
 from agentfastbook.judges.checks import check_verbatim
@@ -25,9 +26,9 @@ ROWS = [True]*15+[False]*5
 RUNS = pd.DataFrame(dict(run=1, question=range(20), passed=ROWS, label=ROWS, sampling=[dict(how='random', probability=1.)]*20))
 
 CONFIDENT = {
-    'interval': lambda c: metrics.interval(ROWS, confidence=c),
-    'paired_interval': lambda c: metrics.paired_interval((ROWS, ROWS), (ROWS, ROWS), confidence=c),
-    'resample': lambda c: agreement.resample(lambda rows: 1., 20, confidence=c),
+    'interval': lambda c: bootstrap.interval(ROWS, confidence=c),
+    'paired_interval': lambda c: bootstrap.paired_interval((ROWS, ROWS), (ROWS, ROWS), confidence=c),
+    'resample': lambda c: bootstrap.resample(lambda rows: 1., 20, confidence=c),
     'share_limits': lambda c: intervals.share_limits(3, 5, c),
     'mixture_limits': lambda c: intervals.mixture_limits([1, 2], [3, 4], [5, 6], confidence=c),
     'strata_limits': lambda c: intervals.strata_limits([[1, 2]], [[3, 4]], [[5, 6]], confidence=c),
@@ -51,12 +52,12 @@ def test_an_impossible_confidence_is_refused(name):
 
 
 ODD = {
-    'no rows': (lambda: metrics.interval([]), 'no values'),
-    'a missing value': (lambda: metrics.interval([1, None]), 'missing'),
-    'a missing denominator': (lambda: metrics.interval([1, 2], [1, math.nan]), 'missing'),
-    'infinite': (lambda: metrics.interval([1, math.inf]), 'not finite'),
-    'other length': (lambda: metrics.interval([1, 2], [1]), '1 denominators for 2 rows'),
-    'no draws': (lambda: metrics.interval([1, 2], resamples=0), 'resamples is 0'),
+    'no rows': (lambda: bootstrap.interval([]), 'no values'),
+    'a missing value': (lambda: bootstrap.interval([1, None]), 'missing'),
+    'a missing denominator': (lambda: bootstrap.interval([1, 2], [1, math.nan]), 'missing'),
+    'infinite': (lambda: bootstrap.interval([1, math.inf]), 'not finite'),
+    'other length': (lambda: bootstrap.interval([1, 2], [1]), '1 denominators for 2 rows'),
+    'no draws': (lambda: bootstrap.interval([1, 2], resamples=0), 'resamples is 0'),
     'no table of hits': (lambda: metrics.modified_mrr([[1, math.nan]]), 'not a table'),
     'no hits above n': (lambda: intervals.share_limits(6, 5), 'between 0 and n'),
     'no negative rows': (lambda: intervals.mixture_limits([1], [2], [-5]), 'counts of rows'),

@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from agentfastbook.judges import checks
-from agentfastbook.text import spans as core,differences
+from agentfastbook.text import quotes as core,differences
 from agentfastbook.books import defects as lint
 from agentfastbook.engines import lm_decompose
 from agentfastbook.stats import matching
 from agentfastbook.prompts import shortening as shorten,templates
 from agentfastbook.look import steps
 from agentfastbook.books.questions import find_components, parse_benchmark
-from agentfastbook.text.spans import FastbookError, Span, find_all, locate, locate_all, locate_next, nearest
+from agentfastbook.text.spans import FastbookError, Span, sentences
+from agentfastbook.text.quotes import find_all, locate, locate_all, locate_next, nearest
 from agentfastbook.engines.decompose import decompose_spans
 from agentfastbook.judges.judge import Case
 from agentfastbook.text.html import highlight
@@ -175,7 +176,7 @@ def test_checks_of_words_in_pieces_say_what_slow_ones_say(pieces, most):
     case = Case('1', '1', 'decompose', {'question': '?', 'gold_answer': text}, output, text)
     words, taken = checks.content_words(text), [s for spans in pieces for s in spans]
     covered = {w for w in words if any(s.contains(w) for s in taken)}
-    whole = all(any(s.contains(w) and w in covered for w in words) for s in core.sentences(text))
+    whole = all(any(s.contains(w) and w in covered for w in words) for s in sentences(text))
     assert checks.check_coverage(case).passed == (whole and len(covered) >= .9*len(words))
     inside = [{w for w in words if any(s.overlaps(w) for s in spans)} for spans in pieces]
     pairs = [(i, j) for j in range(len(pieces)) for i in range(j) if len(inside[i] & inside[j]) > most]

@@ -3,7 +3,8 @@ import random, re, string
 
 from hypothesis import assume, example, given, strategies as st
 
-from agentfastbook.text.spans import Span, count_tokens, fold, locate, locate_all, sentences
+from agentfastbook.text.spans import Span, count_tokens, sentences
+from agentfastbook.text.quotes import fold, locate, locate_all
 
 ANY = st.text(st.characters(), max_size=300)
 WORDS = st.lists(st.sampled_from('the yeast eats sugar 1.5 −3 12% makes gas state-of-the-art don’t résumé 酵母 x2 f_n'.split()), min_size=1, max_size=30)
