@@ -20,7 +20,9 @@ from unicodedata import name as character_name
 import pandas as pd
 from tqdm.auto import tqdm
 from .. import __version__
-from ..text.spans import FastbookError,Span,content_id,fold,write_file
+from ..text.spans import FastbookError,Span,content_id
+from ..text.quotes import fold
+from ..text.files import write_file
 from ..books.chapters import Book,Chapter,questionnaire,read_book
 from ..books.questions import Benchmark,Component,Context,Question,load_benchmark,to_v1
 from ..text.secrets import mask_secrets

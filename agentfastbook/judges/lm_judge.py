@@ -8,7 +8,8 @@ __all__ = ['case_fields', 'LMJudge', 'read_verdict', 'judge_from', 'with_example
 # %% ../../nbs/judges/03_lm_judge.ipynb #65a77866
 from collections.abc import Iterable,Mapping
 from dataclasses import dataclass,field,replace
-from ..text.spans import FastbookError,content_id,locate
+from ..text.spans import FastbookError,content_id
+from ..text.quotes import locate
 from ..prompts.templates import Prompt
 from ..prompts.asking import FilledPrompt,KeptPrompt,ask,fill_request,kept_prompt
 from ..prompts.branches import PromptRepo

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
-from ..text.spans import FastbookError
-from ..stats.metrics import check_numbers,check_share
+from ..text.spans import FastbookError,check_number
+from ..stats.bootstrap import finite_numbers
 from ..store.runs import Store
 from ..store.labels import labels
 from .judge import Judge,judge_run
@@ -41,7 +41,7 @@ def always_limits(
     nonasymptotic confidence sequences; here with the Beta(1/2, 1/2) mixture of Bernoulli likelihoods."""
     from scipy.special import xlogy
     hits,n = np.asarray(hits, float),np.asarray(n, float)
-    check_share(confidence, 'confidence')
+    check_number('confidence', confidence, 0, 1, ends=False)
     if not ((hits >= -1e-9) & (hits <= n*(1+1e-9))).all(): raise FastbookError("hits must lie between 0 and n")
     hits = np.clip(hits, 0, n)
     bar = _log_bet(hits, n)+math.log(1-confidence)
@@ -65,7 +65,7 @@ def drift_evidence(
 
     An e-process by universal inference (Wasserman, Ramdas, Balakrishnan 2020): a mixture over the time of
     the change, with weights 1/(j(j+1)), against the likelihood of the best constant rate."""
-    hits,n = check_numbers(hits, 'hits'),check_numbers(n, 'n', len(hits))
+    hits,n = finite_numbers(hits, 'hits'),finite_numbers(n, 'n', len(hits))
     if (hits > n).any() or (hits < 0).any(): raise FastbookError("hits must lie between 0 and n in each run")
     hits,n = (np.concatenate([[0.], np.cumsum(np.asarray(x, float))]) for x in (hits, n))
     so_far,best,times = _log_bet(hits, n),_log_best(hits, n),np.arange(len(n))
@@ -141,8 +141,8 @@ def monitor(
     if missing := [c for c in ('run','passed','label') if c not in table.columns]:
         raise FastbookError(f"the table has no column {missing[0]!r}, only {', '.join(map(str, table.columns))}")
     if not len(table): raise FastbookError("there are no runs to monitor; judge at least one")
-    check_share(confidence, 'confidence')
-    check_share(alarm, 'alarm')
+    check_number('confidence', confidence, 0, 1, ends=False)
+    check_number('alarm', alarm, 0, 1, ends=False)
     table = table.assign(**{c: _flags(table[c], who) for c,who in (('passed','the judge'),('label','the person'))})
     if table.run.isna().any(): raise FastbookError(f"{table.run.isna().sum()} rows have no run; give each its run")
     if not effect >= 1: raise FastbookError(f"effect is {effect}; rows count for one or less, so it is at least 1")

@@ -11,7 +11,8 @@ from collections.abc import Callable,Mapping,Sequence
 from functools import cache,cached_property
 from pathlib import Path
 import pandas as pd
-from ..text.spans import FastbookError,write_file
+from ..text.spans import FastbookError
+from ..text.files import write_file
 from ..books.questions import Benchmark,load_benchmark
 from ..store.runs import Store
 from ..store.reviews import apply_reviews

@@ -10,7 +10,8 @@ import json,re
 from dataclasses import replace
 from functools import lru_cache
 import pandas as pd
-from ..text.spans import FastbookError,Span,content_id,locate
+from ..text.spans import FastbookError,Span,content_id
+from ..text.quotes import locate
 from ..text.differences import word_runs
 from ..books.questions import Benchmark,Component
 from ..store.runs import Store

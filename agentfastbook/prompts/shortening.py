@@ -13,8 +13,8 @@ from dataclasses import dataclass,replace
 from html import escape
 import numpy as np
 import pandas as pd
-from ..text.spans import FastbookError,Span,sentences
-from ..stats.metrics import check_numbers,check_share
+from ..text.spans import FastbookError,Span,sentences,check_number
+from ..stats.bootstrap import finite_numbers
 from .templates import Prompt,estimate_tokens,fill
 from ..store.runs import Store
 from ..text.differences import word_diff
@@ -148,10 +148,10 @@ def prove_non_inferior(
     if len(old) != len(new) or len(old) < _FEWEST:
         raise FastbookError(f"{len(old)} old and {len(new)} new values can't be tested; give the same questions to "
                             f"both prompts, at least {_FEWEST} of them")
-    check_share(margin, 'the margin')
-    if check_share(alpha, 'alpha') > .4:
+    check_number('the margin', margin, 0, 1, ends=False)
+    if check_number('alpha', alpha, 0, 1, ends=False) > .4:
         raise FastbookError(f"alpha is {alpha}; a proof that may be wrong so often is none, give .4 or less")
-    first,second = check_numbers(old, 'old values'),check_numbers(new, 'new values')
+    first,second = finite_numbers(old, 'old values'),finite_numbers(new, 'new values')
     if not all((0 <= v).all() and (v <= 1).all() for v in (first, second)):
         raise FastbookError("values outside 0..1 can't be tested: how much a question could lose is not known; "
                             "scale them")
@@ -195,8 +195,8 @@ def shorten(
     reword:Callable[[str],str]|None=None, # body -> a shorter wording, such as a model's; None: no attempt
 )->Shortening:
     "Propose a shorter prompt and prove it, or say no."
-    check_share(margin, 'the margin')
-    check_share(alpha, 'alpha')
+    check_number('the margin', margin, 0, 1, ends=False)
+    check_number('alpha', alpha, 0, 1, ends=False)
     cuts,kept,rows = propose_cuts(prompt),[],[]
     tries = max(len(cuts)+bool(reword), 1)
     old,new = evaluate(prompt) if cuts or reword else [],prompt

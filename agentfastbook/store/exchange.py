@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..text.spans import FastbookError,content_id,read_file,write_file
+from ..text.spans import FastbookError,content_id
+from ..text.files import read_file,write_file
 
 # %% ../../nbs/store/08_exchange.ipynb #87daa75c
 JSON_COLUMNS = ('input','output','value','sampling','spans','content_spans') # JSON where a cell can only be text

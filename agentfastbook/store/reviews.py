@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass,replace
 from functools import partial
-from ..text.spans import FastbookError,Span,content_id,fold,locate
+from ..text.spans import FastbookError,Span,content_id
+from ..text.quotes import fold,locate
 from ..books.chapters import Chapter
 from ..books.questions import Component,Context,Question
 from .runs import Store,_parse
