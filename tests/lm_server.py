@@ -263,3 +263,21 @@ class LMServer:
     def __exit__(self, *args):
         self.server.shutdown()
         self.server.server_close()
+
+
+def numbers_of(body): return [int(n) for n in re.findall(r'^\[(\d+)\]', body_text(body), re.M)]
+
+
+def body_text(body):
+    content = body['messages'][-1]['content']
+    return content if isinstance(content, str) else content[-1]['text']
+
+
+def answer(body):
+    "Every second piece begins a fact; the first two sentences support it."
+    text = body_text(body)
+    if text.startswith('Answer'):
+        groups = re.split(r'^Answer \d+$', text, flags=re.M)[1:]
+        starts = [n for g in groups for n in [int(n) for n in re.findall(r'^\[(\d+)\]', g, re.M)][::2]]
+        return Answer(data=dict(starts=starts), usage=(200, 30))
+    return Answer(data=dict(numbers=numbers_of(body)[:2], search=''), usage=(500, 20))

@@ -10,7 +10,7 @@ from pathlib import Path
 import agentfastbook
 import pytest
 from conftest import ROOT
-from test_ladder import MODULES
+import house
 
 
 def python(code): return subprocess.run([sys.executable, *code], text=True, capture_output=True, cwd=ROOT)
@@ -32,7 +32,7 @@ def test_a_whole_session(tmp_path, monkeypatch):
 
 def test_every_name_is_there_and_no_module_bears_it():
     for name in agentfastbook.__all__: assert callable(getattr(agentfastbook, name))
-    assert not {name.split('.')[-1] for name in MODULES} & {*agentfastbook.__all__}
+    assert not {name.split('.')[-1] for name in house.modules(ROOT)} & {*agentfastbook.__all__}
     with pytest.raises(AttributeError, match="no attribute 'curates'"): agentfastbook.curates
 
 

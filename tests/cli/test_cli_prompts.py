@@ -7,7 +7,7 @@ import pytest
 from agentfastbook.prompts.branches import PromptRepo
 from agentfastbook.prompts.asking import Asker
 from agentfastbook.store.runs import Store
-from test_branches import ENVIRONMENT, commit, git, write
+from git_program import ENVIRONMENT, commit, git, write
 
 COMMAND = [sys.executable, '-c', 'from agentfastbook.cli.prompts import afb_prompts; afb_prompts()']
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from agentfastbook.prompts.asking import model_usage
 from agentfastbook.store.runs import Store
-from lm_server import Answer, LMServer
-from test_lm_engines import answer, body_text
+from lm_server import Answer, LMServer, answer, body_text
 
 KEY = 'sk-test-0123456789-0123456789'
 

@@ -12,7 +12,7 @@ from agentfastbook.engines.decompose import answer_units
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.prompts.provenance import why
 from agentfastbook.store.runs import Store
-from test_local import path  # noqa: F401 (a fixture)
+from local_model import path  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.local_model
 

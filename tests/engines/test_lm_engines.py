@@ -1,6 +1,5 @@
 """Engines that ask a model: whatever it says, what comes out is verbatim, and what it invents is rejected."""
 import json
-import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +24,7 @@ from agentfastbook.engines.retrieve import Retriever
 from agentfastbook.store.runs import Store
 from hypothesis import HealthCheck, given, settings, strategies as st
 from lm_server import Answer, LMServer
+from lm_server import answer, body_text
 
 BOOK, QUESTIONS = read_book(sample_path()), load_benchmark(sample_path()/'benchmark.json').questions
 
@@ -94,24 +94,6 @@ def test_any_numbers_give_verbatim_components_or_an_outcome(numbers, question):
 def server(monkeypatch):
     monkeypatch.setenv('ANTHROPIC_API_KEY', 'sk-test-0123456789-0123456789')
     with LMServer(answer) as server: yield server
-
-
-def numbers_of(body): return [int(n) for n in re.findall(r'^\[(\d+)\]', body_text(body), re.M)]
-
-
-def body_text(body):
-    content = body['messages'][-1]['content']
-    return content if isinstance(content, str) else content[-1]['text']
-
-
-def answer(body):
-    "Every second piece begins a fact; the first two sentences support it."
-    text = body_text(body)
-    if text.startswith('Answer'):
-        groups = re.split(r'^Answer \d+$', text, flags=re.M)[1:]
-        starts = [n for g in groups for n in [int(n) for n in re.findall(r'^\[(\d+)\]', g, re.M)][::2]]
-        return Answer(data=dict(starts=starts), usage=(200, 30))
-    return Answer(data=dict(numbers=numbers_of(body)[:2], search=''), usage=(500, 20))
 
 
 @pytest.mark.parametrize('kind', ['claude', 'openai'])

@@ -8,8 +8,7 @@ from agentfastbook.lm.models import Claude
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.lm.reply import make_request
 from agentfastbook.store.runs import Store
-from lm_server import Answer, LMServer
-from test_lm_engines import answer
+from lm_server import Answer, LMServer, answer
 
 REQUESTS = [make_request(f'Question {n}') for n in range(6)]
 

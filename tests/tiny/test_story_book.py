@@ -11,9 +11,7 @@ from agentfastbook.engines.decompose import answer_units
 from agentfastbook.text.spans import FastbookError, Span
 from agentfastbook.tiny.stories import make_story, retell
 from conftest import ROOT
-
-sys.path.append(str(ROOT/'benchmarks'))
-from story_book import join_facts, story_book  # noqa: E402
+from story_book import join_facts, story_book
 
 FACT = st.text(st.sampled_from('ab;).( "'), min_size=1, max_size=12).map(lambda s: f'It {s.strip()} x.')
 

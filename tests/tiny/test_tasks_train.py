@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_choosing as choosing
+import tiny_tasks_train as recipe
 import torch
 
 from agentfastbook.books.chapters import read_book, sample_path
@@ -22,11 +24,7 @@ from agentfastbook.tiny.model import TinyLM
 from agentfastbook.tiny.stages import lineage, run_stages, weights_id
 from agentfastbook.tiny.tasks import HEADS, SELECTION, TinyDecomposer, TinyExtractor, imitate_rules, task_encoders
 from conftest import ROOT
-
-sys.path.append(str(ROOT/'benchmarks'))
-import tiny_choosing as choosing  # noqa: E402
-import tiny_tasks_train as recipe  # noqa: E402
-from story_book import story_book  # noqa: E402
+from story_book import story_book
 
 BOOK = read_book(sample_path())
 QUESTIONS = [q for q in load_benchmark(sample_path()/'benchmark.json').questions if q.components]
