@@ -41,11 +41,9 @@ NOT_YET_SHOWN = set('''
     prompts.branches
     prompts.causes
     prompts.conversations
-    prompts.provenance
     prompts.shortening
     prompts.templates
     store.exchange
-    store.labels
     store.runs
 '''.split())
 HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
@@ -55,7 +53,6 @@ RANDOM_ID = re.compile(r'<[^<>\n]* at 0x[0-9a-f]{6,}>')
 def name(path): return path.relative_to(ROOT/'nbs').with_suffix('').as_posix()
 
 
-every_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
 every_api_notebook = pytest.mark.parametrize('path', API, ids=name)
 
 
@@ -71,6 +68,10 @@ def outputs(path):
 
 
 def needs_real_data(path): return any('AFB_DATA' in source for source in sources(path, 'code'))
+
+
+every_notebook = pytest.mark.parametrize(
+    'path', [pytest.param(path, marks=[pytest.mark.real_data]*needs_real_data(path)) for path in NOTEBOOKS], ids=name)
 
 
 @every_notebook

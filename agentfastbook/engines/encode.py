@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..text.extras import need
 from ..text.spans import FastbookError, content_id
 
 # %% ../../nbs/engines/02_encode.ipynb #1ca06450
@@ -143,8 +144,7 @@ def token_encoder(
     name_or_path:str|Path='answerdotai/answerai-colbert-small-v1', # name or folder of a ColBERT or other model
 )->TokenEncoder: # loads the model when it is first used
     "An encoder of tokens for `LateInteraction`; needs the extra `late`."
-    if find_spec('sentence_transformers') is None:
-        raise FastbookError("token encoders need sentence-transformers 6: pip install 'agentfastbook[late]'")
+    if find_spec('sentence_transformers') is None: need('sentence_transformers', 'late')
     path = Path(name_or_path)
     if path.exists() and not any((path/name).is_file() for name in ('modules.json','config.json')):
         raise FastbookError(f"'{name_or_path}' is no model: it has no config.json; give the name of a model that can "

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..text.extras import need
 from ..text.spans import FastbookError,content_id
 from ..text.files import read_file,write_file
 
@@ -58,7 +59,9 @@ def _decode(df):
 def _errors(path, what):
     "What files, JSON and Parquet complain about, as our error."
     try: yield
-    except ImportError: raise FastbookError("Parquet needs pyarrow: pip install 'agentfastbook[analysis]'") from None
+    except ImportError:
+        need('pyarrow', 'analysis') # Parquet
+        raise
     except (ValueError, TypeError, RecursionError, OSError, csv.Error) as e:
         raise FastbookError(f"'{path.name}' can't be {what}: {e}") from None
 

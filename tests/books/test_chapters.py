@@ -43,9 +43,9 @@ def test_passages_of_any_notebook(cells, size):
 
 
 @pytest.mark.parametrize('size', [50, 100, 200, 500, 1000])
-def test_no_context_of_the_benchmark_is_broken(shared, size):
-    book = read_book(shared/'data'/'fastbook')
-    benchmark = locate_contexts(load_benchmark(shared/'data'/'fastbook'/'fastbook-benchmark.json'), book)
+def test_no_context_of_the_benchmark_is_broken(data, size):
+    book = read_book(data/'fastbook')
+    benchmark = locate_contexts(load_benchmark(data/'fastbook'/'fastbook-benchmark.json'), book)
     whole, broken = 0, []
     for chapter in book:
         spans = [p.span for p in passages(chapter, size)]
@@ -58,17 +58,13 @@ def test_no_context_of_the_benchmark_is_broken(shared, size):
     assert whole > 230 and not broken
 
 
-def test_the_canonical_text_is_the_scorers(shared):
-    import importlib.util
-    spec = importlib.util.spec_from_file_location('score', shared/'tools'/'score.py')
-    score = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(score)
-    for chapter in read_book(shared/'data'/'fastbook'):
-        assert chapter.text == score.chapter_text(shared/'data'/'fastbook'/f'{chapter.id}.ipynb')
+def test_the_canonical_text_is_the_scorers(data, scorer):
+    for chapter in read_book(data/'fastbook'):
+        assert chapter.text == scorer.chapter_text(data/'fastbook'/f'{chapter.id}.ipynb')
 
 
-def test_outputs_change_no_default_offset(shared):
-    path = next((shared/'data'/'fastbook').glob('01_*.ipynb'))
+def test_outputs_change_no_default_offset(data):
+    path = next((data/'fastbook').glob('01_*.ipynb'))
     plain, printed = read_chapter(path), read_chapter(path, outputs=True)
     assert '```python\n1+1\n```\nOutput:\n2' in printed.text and 'Output:\n2' not in plain.text
     assert len(printed.blocks) >= len(plain.blocks)

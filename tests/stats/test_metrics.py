@@ -22,17 +22,6 @@ HITS = st.tuples(st.integers(1, 12), st.integers(1, 5)).flatmap(lambda shape: ar
 def real(data): return load_benchmark(data/'fastbook'/'fastbook-benchmark.json'), read_book(data/'fastbook')
 
 
-@pytest.fixture
-def scorer(shared):
-    "The independent scorer that lies beside the data."
-    path = shared/'tools'/'score.py'
-    if not path.is_file(): pytest.skip(f'no independent scorer at {path}')
-    spec = importlib.util.spec_from_file_location('independent_score', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def values(table): return table.set_index('measure').value
 
 

@@ -1,5 +1,4 @@
 "What the embedded engines reach on the real chapters must not fall below what the project promises."
-import importlib.util
 import json
 
 import pytest
@@ -12,11 +11,7 @@ from agentfastbook.engines.scoring import score
 
 
 @pytest.fixture(scope='module')
-def real():
-    from conftest import data_folder
-    folder = data_folder()/'fastbook'
-    if not folder.is_dir(): pytest.skip(f'no real data: {folder} is not there; set AFB_DATA')
-    return read_book(folder), load_benchmark(folder/'fastbook-benchmark.json')
+def real(data): return read_book(data/'fastbook'), load_benchmark(data/'fastbook'/'fastbook-benchmark.json')
 
 
 def value(table, measure, **where):
@@ -47,23 +42,29 @@ def test_extraction_from_gold_components(real):
     assert value(evaluate_extraction(real[1], real[0]), 'f1 by component, findable', engine='rules') >= .53
 
 
-def test_the_whole_pipeline_as_two_scorers_see_it(real, shared, tmp_path):
-    book, benchmark = real
-    curate(book, benchmark, tmp_path, progress=False)
-    ours = score(load_benchmark(tmp_path/'dataset.json'), benchmark, book)
+@pytest.fixture(scope='module')
+def curated(real, tmp_path_factory):
+    "The whole pipeline's dataset.json, and what this library says of it."
+    folder = tmp_path_factory.mktemp('promises')
+    curate(*real, folder, progress=False)
+    return folder/'dataset.json', score(load_benchmark(folder/'dataset.json'), real[1], real[0])
+
+
+def test_the_whole_pipeline(curated):
+    ours = curated[1]
     assert value(ours, 'f1', step='extraction') >= .58 and value(ours, 'component_recall', step='extraction') >= .60
     assert value(ours, 'context_verbatim', step='extraction') == 1 and value(ours, 'verbatim', step='decomposition') == 1
-    if not (shared/'tools'/'score.py').is_file(): pytest.skip('the independent scorer is not there')
-    spec = importlib.util.spec_from_file_location('score', shared/'tools'/'score.py')
-    score = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(score)
-    read = {name: {(q['chapter'], q['question_number']): q for q in json.loads(path.read_text(encoding='utf-8'))['questions']}
-            for name, path in [('pred', tmp_path/'dataset.json'), ('gold', shared/'data'/'fastbook'/'fastbook-benchmark.json')]}
-    theirs = score.extraction(read['pred'], read['gold'], {c.number: c.text for c in book})
+
+
+def test_another_scorer_sees_the_same(curated, real, data, scorer):
+    path, ours = curated
+    read = {name: {(q['chapter'], q['question_number']): q for q in json.loads(file.read_text(encoding='utf-8'))['questions']}
+            for name, file in [('pred', path), ('gold', data/'fastbook'/'fastbook-benchmark.json')]}
+    theirs = scorer.extraction(read['pred'], read['gold'], {c.number: c.text for c in real[0]})
     for measure in ('precision', 'recall', 'f1', 'component_recall', 'context_verbatim'):
         assert value(ours, measure, step='extraction') == pytest.approx(theirs[measure], abs=1e-9)
 
 
-def test_automatic_labels(shared):
-    table = evaluate_labels(shared/'data'/'agentfastbook'/'evals-haiku-3.5.json').set_index('label')
+def test_automatic_labels(data):
+    table = evaluate_labels(data/'agentfastbook'/'evals-haiku-3.5.json').set_index('label')
     assert table.kappa['all'] >= .97
