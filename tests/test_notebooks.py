@@ -26,12 +26,7 @@ NOT_YET_SHOWN = set('''
     engines.pipeline
     engines.retrieve
     engines.scoring
-    judges.checks
     judges.judge
-    judges.lm_judge
-    judges.rubrics
-    judges.splits
-    judges.watch
     lm.batches
     lm.faults
     lm.limits
