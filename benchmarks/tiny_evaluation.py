@@ -31,10 +31,12 @@ from agentfastbook.judges.judge import ask_judge
 from agentfastbook.lm.models import Recorded
 from agentfastbook.lm.local import Local
 from agentfastbook.lm.reply import LMError
-from agentfastbook.stats.agreement import kappa
-from agentfastbook.judges.rubrics import import_rubric_scores
+from agentfastbook.judges.rubrics import weighted_kappa
 from agentfastbook.store.runs import Store
 from agentfastbook.tiny.quality import TEXT_CHECKS, ChoiceJudge, Criterion, RubricJudge, read_scores, text_case
+
+sys.path.append(str(Path(__file__).parents[1]/'tests'))
+import author_evals  # noqa: E402
 
 NEAREST = [('repetition', 'Plot', 'C'), ('repetition', 'Plot', 'D'), ('repetition', 'Creativity', 'C'),
            ('ending', 'Grammar', 'C'), ('ending', 'Plot', 'A'), ('tense', 'Grammar', 'B'),
@@ -156,7 +158,7 @@ def main():
     file = data / '2025-04-30-manual-scores.csv'
     checks(file)
     if not args.judge: return
-    table = import_rubric_scores(data / 'llm_judge_score_agreement.csv', file)
+    table = author_evals.read_scores(data / 'llm_judge_score_agreement.csv', file)
     with Store(args.store) as store:
         lm = Local(args.judge, context=2048, threads=1, door=Door(store, **patient))
         judge(lm, table, args.texts)

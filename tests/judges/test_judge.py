@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from author_evals import read_evaluation
+from author_evals import keep_scores, read_evaluation, read_scores
 from conftest import run_sql
 from agentfastbook.judges.alignment import align, align_judge, judged_labels, person_verdicts, rate
 from agentfastbook.judges.improve import judge_history, review_disagreements
@@ -23,7 +23,7 @@ from agentfastbook.lm.models import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review
-from agentfastbook.judges.rubrics import import_rubric_scores, paired_scores, review_scores, score_agreement
+from agentfastbook.judges.rubrics import paired_scores, review_scores, score_agreement, weighted_kappa
 from agentfastbook.judges.splits import PARTS, openings, split
 from agentfastbook.look.steps import call_rows
 from agentfastbook.store.runs import Store
@@ -247,7 +247,7 @@ def tinyscalelab(data):
 
 
 def test_agreement_on_tinyscalelab(tinyscalelab):
-    table = import_rubric_scores(*tinyscalelab)
+    table = read_scores(*tinyscalelab)
     assert (len(table), table.criterion.nunique(), table['item'].nunique(), table.question.nunique()) == (1350, 18, 450, 107)
     assert round(table.agree.mean(), 3) == .881
     naive, honest = rate(table.agree), rate(table.agree, table.question)
@@ -257,12 +257,12 @@ def test_agreement_on_tinyscalelab(tinyscalelab):
     found = score_agreement(table).set_index('criterion')
     assert len(found) == 19 and found.same['all'].value == pytest.approx(802/1350)
     assert found.kinder['Grammar A'].high < 0 < found.kinder['Plot C'].low
-    assert import_rubric_scores(tinyscalelab[0]).person.isna().all()
 
 
 def test_tinyscalelab_in_the_store_can_be_scored_and_coded(tinyscalelab, tmp_path):
     with Store(tmp_path/'traces.db') as store:
-        table = import_rubric_scores(*tinyscalelab, store)
+        table = read_scores(*tinyscalelab)
+        keep_scores(store, table)
         both = paired_scores(store, 'rubric')
         assert len(both) == 1350 and (both.judge == both.person).sum() == 802
         assert len(notes(store)) == (table.comment != '').sum()

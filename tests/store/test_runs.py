@@ -29,7 +29,6 @@ from agentfastbook.store.labels import Label, Note, annotate, labels, notes
 from agentfastbook.store.reviews import reviewed_spans, span_label
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review, save_reviews
-from agentfastbook.judges.rubrics import import_rubric_scores
 from agentfastbook.look.steps import pair_rows, trace_rows
 from agentfastbook.store.claims import Claims
 from agentfastbook.store.runs import Call, Item, Store
@@ -646,26 +645,6 @@ def test_notes_on_calls_of_traces_count_where_they_happened(run, tmp_path):
         annotate(store, 'Ada', Note(sitting.id, 'all of it'))
         with pytest.raises(FastbookError, match='1 notes have no step, as they are about whole traces'):
             outcomes_of(open_codes(notes(store), store.calls()), read)
-
-
-# Imports keep every row
-
-def test_rubric_scores_without_the_persons_own_are_all_kept(data, tmp_path):
-    folder = data/'tinyscalelab'
-    if not folder.is_dir(): pytest.skip('no tinyscalelab/ in the data folder')
-    first, second = folder/'llm_judge_score_agreement.csv', folder/'llm_judge_score_agreement_2.csv'
-    with Store(tmp_path/'t.db') as store:
-        table = import_rubric_scores(first, store=store)
-        assert len(table) == len(verdicts(store, 'rubric')) == 1350 and store.calls().id.nunique() == 450
-        with pytest.raises(FastbookError, match="has other scores of 'rubric' for .* judge='rubric 2'"): import_rubric_scores(second, store=store)
-        later = import_rubric_scores(second, store=store, judge='rubric 2')
-        assert len(later) == len(verdicts(store, 'rubric 2')) == 1125 and len(verdicts(store, 'rubric')) == 1350
-        import_rubric_scores(second, store=store, judge='rubric 2')
-        said = labels(store)
-        assert said['name'].value_counts().to_dict() == {'agree': 1350, 'agree with rubric 2': 1125}
-        own = import_rubric_scores(first, folder/'2025-04-30-manual-scores.csv', store)
-        assert own.person.notna().sum() == (labels(store)['name'] == 'score').sum() == 1350
-        assert len(verdicts(store, 'rubric')) == 1350
 
 
 # Cells that a spreadsheet would run
