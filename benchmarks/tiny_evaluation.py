@@ -31,7 +31,7 @@ from agentfastbook.judges.judge import ask_judge
 from agentfastbook.lm.models import Recorded
 from agentfastbook.lm.local import Local
 from agentfastbook.lm.reply import LMError
-from agentfastbook.judges.rubrics import weighted_kappa
+from agentfastbook.stats.agreement import kappa
 from agentfastbook.store.runs import Store
 from agentfastbook.tiny.quality import TEXT_CHECKS, ChoiceJudge, Criterion, RubricJudge, read_scores, text_case
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from agentfastbook.books.questions import find_components, parse_benchmark, unquote
-from agentfastbook.judges.judge import save_verdicts
 from agentfastbook.store.labels import Label, Note, annotate_new
 from agentfastbook.store.runs import Call, Item
+from agentfastbook.store.verdicts import save_verdicts
 from agentfastbook.text.spans import content_id
 
 TUTORIALS = Path(__file__).parents[1]/'nbs'/'tutorials'

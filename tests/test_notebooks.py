@@ -26,7 +26,6 @@ NOT_YET_SHOWN = set('''
     engines.pipeline
     engines.retrieve
     engines.scoring
-    judges.judge
     lm.batches
     lm.faults
     lm.limits

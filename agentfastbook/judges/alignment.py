@@ -18,7 +18,8 @@ from ..store.labels import labels
 from ..text.html import Html,visible
 from ..stats.agreement import kappa
 from ..stats.intervals import design_effect,share_limits
-from .judge import cases,verdicts
+from ..store.verdicts import verdicts
+from .judge import cases
 from .splits import PARTS,open_test,split_in_store
 
 # %% ../../nbs/judges/05_alignment.ipynb #62df59d7
@@ -69,7 +70,8 @@ class Alignment:
         gap = f'<p>{self.missing} without a verdict, left out</p>' if self.missing else ''
         notes = ''.join(f'<li>{visible(x)}</li>' for x in self.notes)
         side = '<div style="display:flex;flex-wrap:wrap;gap:1.5rem;align-items:center">'
-        return Html(f'<p><b>{visible(self.name)}</b></p>{side}<table>{matrix}</table><table>{figures}</table></div>{gap}'
+        tables = f'<table>{matrix}</table><table>{figures}</table>'
+        return Html(f'<p><b>{visible(self.name)}</b></p>{side}{tables}</div>{gap}'
                     f'{f"<ul>{notes}</ul>" if notes else ""}')
 
 def _matrix_row(counts, person):

@@ -15,7 +15,7 @@ from ..store.runs import Store
 from ..look.views import Mark,Panel,Rows
 from ..look.steps import call_rows,trace_rows
 from ..look.page import Review,review
-from .judge import verdicts
+from ..store.verdicts import verdicts
 from .alignment import align,labelled_part
 
 # %% ../../nbs/judges/08_improve.ipynb #4179aee1

@@ -84,10 +84,10 @@ class LMJudge:
         return read_verdict(reply.data, case)
 
 def read_verdict(
-    data:dict, # critique, verdict and, where there are some, evidence and sure
-    case:Case,
+    data:dict, # critique, verdict ('pass' or 'fail') and, if given, evidence (a quote) and sure (percent)
+    case:Case, # what was judged
 )->Verdict: # evidence that is not in the case's text is dropped
-    "A model's reply as a verdict."
+    "Read a model's reply as a verdict."
     quote = (data.get('evidence') or '').strip()
     span = locate(quote, case.text, next(iter(sum(case.spans, [])), None)) if quote else None
     sure = data.get('sure')

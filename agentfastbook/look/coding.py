@@ -63,7 +63,7 @@ def open_codes(
     notes:pd.DataFrame, # columns call and text; as from `labels.notes`, or your own
     calls:pd.DataFrame|None=None, # as from `Store.calls`; None: `notes` has item and step itself
     items:dict[str,str]|None=None, # id -> name, such as '4/16', of traces that have no calls in `calls`
-)->pd.DataFrame: # note (its id), item, step ('' for a whole trace), call, part, text, annotator, engine, prompt and more
+)->pd.DataFrame: # note (its id), item, step ('' for a whole trace), call, part, text, annotator, engine and more
     "List the notes that are not empty, each with an id of its own and what it is about."
     _need(notes, ['call','text'] if calls is not None else ['item','text'], 'the table of notes')
     df = notes[notes.text.fillna('').str.strip() != ''].reset_index(drop=True)
@@ -119,7 +119,7 @@ class Mode:
     name:str # short
     description:str='' # what belongs to it
     step:str='' # where it happens; empty: anywhere
-    kind:Literal['','specification','generalisation']='' # was it not asked for, or asked for and not done? empty: unclear
+    kind:Literal['','specification','generalisation']='' # not asked for; asked for, but not done; empty: unclear
 
     def __post_init__(self):
         if not self.name.strip(): raise FastbookError("a failure mode without a name; give it one")

@@ -23,7 +23,7 @@ from agentfastbook.lm.models import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review
-from agentfastbook.judges.rubrics import paired_scores, review_scores, score_agreement, weighted_kappa
+from agentfastbook.judges.rubrics import paired_scores, review_scores, score_agreement
 from agentfastbook.judges.splits import PARTS, openings, split
 from agentfastbook.look.steps import call_rows
 from agentfastbook.store.runs import Store
