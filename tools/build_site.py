@@ -1,7 +1,7 @@
-"""The site from the notebooks, without Quarto: processes nbs/ into _proc/ and renders it with smalldocs into _proc/_docs/.
+"""The site from the notebooks, without Quarto: processes nbs/ into _proc/, renders it with smalldocs into _proc/_docs/.
 
 python tools/build_site.py              both
-python tools/build_site.py --no-render  only _proc/, which Quarto renders for GitHub Pages (.github/workflows/deploy.yaml)
+python tools/build_site.py --no-render  only _proc/, which Quarto renders for GitHub Pages (see .github/workflows)
 
 tools/old_pages.txt has the addresses that pages had before: each becomes a page that leads to the new one.
 """
@@ -17,7 +17,8 @@ from nbdev.serve import proc_nbs
 
 # What Quarto reads and smalldocs does not. Links are the affair of tools/check_site.py, which knows both sets of names.
 EXPECTED = ('output-file', 'commonmark', 'keep-md', 'html.grid', 'broken link')
-UNLINKED = re.compile(r'(^```.*?^```|^    .*?$|\[[^\]\n]*\]\([^)\n]*\))', re.S | re.M)  # code, and what is a link already
+# code, and what is a link already
+UNLINKED = re.compile(r'(^```.*?^```|^    .*?$|\[[^\]\n]*\]\([^)\n]*\))', re.S | re.M)
 REDIRECT = '''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Moved</title><link rel="canonical" href="{page}">
 <script>location.replace("{page}" + location.hash)</script><meta http-equiv="refresh" content="1; url={page}"></head>

@@ -35,11 +35,16 @@ def page_problems(browser, address, width, picture):
     return problems
 
 
+def is_page(path):
+    "True for all pages but those that only lead to another address."
+    return 'http-equiv="refresh"' not in path.read_text(encoding='utf-8')
+
+
 def check(folder, shots=None):
     "The problems of all pages below a folder, a line each."
     server = ThreadingHTTPServer(('127.0.0.1', 0), partial(QuietHandler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    paths, problems = [path.relative_to(folder) for path in sorted(folder.rglob('*.html'))], []
+    paths, problems = [path.relative_to(folder) for path in filter(is_page, sorted(folder.rglob('*.html')))], []
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which('chromium'), args=FLAGS)

@@ -1,10 +1,10 @@
 """The wings' index pages: pictures, tables and neighbours, from what the code imports and what the notebooks say.
 
-python tools/wings.py          writes nbs/<wing>/parts.svg, the last cell of nbs/<wing>/index.ipynb, and the home page's table
+python tools/wings.py          writes nbs/<wing>/parts.svg, the last cell of nbs/<wing>/index.ipynb, the home page's table
 python tools/wings.py --check  exits 1 if any of them is not what would be written
 
-In a picture, an arrow leads from a module to one that builds on it; what follows from other arrows is left out. Below its
-name, each module has the two of its names that other modules and notebooks import most often.
+In a picture, an arrow leads from a module to one that builds on it; what follows from other arrows is left out. Each
+module has its name, and the two of its public names that other modules and notebooks import most often.
 """
 import json
 import re
@@ -43,8 +43,8 @@ def imported_names():
 
 def main_names(module, counts):
     "The two names of a module that are imported most often; of equals, those that are defined first."
-    names = [name for name in house.public_names(ROOT/'agentfastbook'/f'{module.replace(".", "/")}.py') if not name.isupper()]
-    return sorted(names, key=lambda name: -counts[module, name])[:2]
+    names = house.public_names(ROOT/'agentfastbook'/f'{module.replace(".", "/")}.py')
+    return sorted([name for name in names if not name.isupper()], key=lambda name: -counts[module, name])[:2]
 
 
 def direct_arrows(arrows):
@@ -55,7 +55,7 @@ def direct_arrows(arrows):
 
 
 def rows_of(arrows, widths):
-    "Modules in rows from the top, each below all that it builds on, and as near below them as fits: lists of (module, x)."
+    "Rows of modules from the top, each module below all that it builds on: lists of (module, x of its middle)."
     def floor(module): return 1 + max(map(floor, arrows[module]), default=0)
     middle, rows, queue = {}, [], sorted(arrows, key=floor)
     def wanted(module): return sum(middle[lower] for lower in arrows[module])/(len(arrows[module]) or 1) or WIDTH/2
@@ -100,7 +100,8 @@ def picture(modules, arrows, counts):
     boxes = [box(module, names[module], *place[module], widths[module]) for module in modules]
     tip = ('<defs><marker id="tip" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
            '<path d="M0 0L8 4L0 8z" fill="#868e96"/></marker></defs>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" {STYLE}>'
+    head = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+            f' {STYLE}>')
     return '\n'.join([head, tip, *lines, *boxes, '</svg>']) + '\n'
 
 
