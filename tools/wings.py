@@ -1,6 +1,6 @@
 """The wings' index pages: pictures, tables and neighbours, from what the code imports and what the notebooks say.
 
-python tools/wings.py          writes nbs/<wing>/parts.svg, the last cell of nbs/<wing>/index.ipynb, the home page's table
+python tools/wings.py          writes each wing's parts.svg and the last cell of its index.ipynb, and the home page's table
 python tools/wings.py --check  exits 1 if any of them is not what would be written
 
 In a picture, an arrow leads from a module to one that builds on it; what follows from other arrows is left out. Each
