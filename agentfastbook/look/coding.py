@@ -342,7 +342,7 @@ class Codebook:
         self._do(who, 'unassign', [mode], notes=notes)
 
     def undo(self, who:str):
-        "Take this person's latest change back that is not undone yet."
+        "Undo this person's latest change that still holds."
         self._refresh()
         undone = {c.detail['number'] for c in self.changes if c.act == 'undo'}
         own = [i for i,c in enumerate(self.changes) if c.who == who and c.act != 'undo' and i not in undone]

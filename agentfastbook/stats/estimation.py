@@ -122,7 +122,7 @@ def labelled_rows(
 # %% ../../nbs/stats/07_estimation.ipynb #3620d66b
 @dataclass(frozen=True)
 class Sittings:
-    "Labels that were drawn with different probabilities."
+    "Samples of labels that were drawn with different probabilities, one for each sitting."
     number:np.ndarray # (labels) which sitting each label is of, from 0
     weight:np.ndarray # (sittings) rows that a label of the sitting stands for
     both:bool # may a sitting hold both verdicts? not where rows were drawn by verdict
@@ -153,11 +153,11 @@ def _stand_for(mine, drawn_from, which, n, count, missing):
 
 def sittings(
     reasons:Sequence[Mapping], # the `sampling` of each label
-    domains:Sequence[int], # of each label: its verdict or its stratum, where these were drawn from by themselves
-    sizes:Sequence[int], # rows of each domain
+    domains:Sequence[int], # for each label the group that it was drawn from: its verdict or its stratum
+    sizes:Sequence[int], # rows in each of these groups
     missing:int=0, # rows without a verdict, which belong to none
     both:bool=True, # may a sitting hold both verdicts?
-)->Sittings|None: # None: labels of a domain count alike
+)->Sittings|None: # None: labels of a group count alike
     "How much each label weighs, or an error if that can't be told."
     number,drawn_from,which,n = _drawn_together(reasons)
     domains = np.asarray(domains)
@@ -308,7 +308,7 @@ def estimate(
     sampling:Mapping[Hashable,Mapping]|pd.Series|Sequence|None=None, # of each label, as the store has it
     clusters:Mapping|pd.Series|Sequence|None=None, # of every row, such as its question; None: rows stand alone
     strata:Mapping|pd.Series|Sequence|None=None, # of every row, such as its chapter, where labels were drawn by it
-    elsewhere:bool=False, # balanced: are the labelled rows none of those whose rate is asked for?
+    elsewhere:bool=False, # 'balanced' only: are the labelled rows from outside the rows whose rate is asked for?
     confidence:float=.95, # between 0 and 1
 )->Estimate:
     "The true pass rate behind a judge's verdicts."

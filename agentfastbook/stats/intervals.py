@@ -53,8 +53,8 @@ def mixture_limits(
     hits:np.ndarray, # (..., cells) true passes among the labelled rows of each cell, such as one verdict
     n:np.ndarray, # (..., cells) labelled rows of each cell
     rows:np.ndarray, # (..., cells) all rows of each cell, labelled or not
-    effect:np.ndarray|float=1., # (..., cells) how many labels count for one, >= 1, where rows belong together
-    rows_effect:np.ndarray|float=1., # (...) the same for all rows
+    effect:np.ndarray|float=1., # (..., cells) design effect, >= 1: variance of clustered labels over independent ones
+    rows_effect:np.ndarray|float=1., # (...) design effect of all rows, >= 1
     confidence:float=.95, # between 0 and 1
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # (...) value, lower and upper end
     """A share put together from cells with known weights.
@@ -82,7 +82,7 @@ def strata_limits(
     n:np.ndarray, # (..., strata, verdicts) labelled rows of each cell
     rows:np.ndarray, # (..., strata, verdicts) all rows of each cell, labelled or not
     effect:float=1., # design effect of the labels, >= 1
-    rows_effect:float=1., # the same for all rows
+    rows_effect:float=1., # design effect of all rows, >= 1
     confidence:float=.95, # between 0 and 1
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # (...) value, lower and upper end
     """A share put together from strata, each with a cell for each verdict.
@@ -118,8 +118,8 @@ def error_rate_limits(
     n:np.ndarray, # (..., 2) labelled true passes and true fails
     passed:np.ndarray|float, # (...) rows that the judge passes, of all rows whose rate is asked for
     rows:np.ndarray|float, # (...) rows in all
-    effect:np.ndarray|float=1., # (..., 2) how many labels count for one, >= 1, where rows belong together
-    rows_effect:np.ndarray|float=1., # (...) the same for the rows
+    effect:np.ndarray|float=1., # (..., 2) design effect, >= 1: variance of clustered labels over independent ones
+    rows_effect:np.ndarray|float=1., # (...) design effect of all rows, >= 1
     confidence:float=.95, # between 0 and 1
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # (...) value, lower and upper end
     """A rate corrected for the judge's errors in each class.
@@ -146,18 +146,18 @@ def error_rate_limits(
 
 # %% ../../nbs/stats/06_intervals.ipynb #f14df530
 def damped_effect(
-    seen:np.ndarray|float, # the effect that the data show
+    seen:np.ndarray|float, # design effect that the data show
     clusters:np.ndarray|float, # how many clusters showed it
-    size:np.ndarray|float, # rows that a row's cluster has, on average over rows
+    size:np.ndarray|float, # size of the cluster that a row is in, averaged over rows
 )->np.ndarray: # >= 1
-    "A design effect between the one seen and that of a correlation of 0.5, which counts like 8 clusters."
+    "Draw the design effect that was seen towards that of a correlation of 0.5, which weighs as much as 8 clusters."
     return np.maximum((clusters*seen+8*(1+.5*(size-1)))/(clusters+8), 1)
 
 def design_effect(
     parts:Sequence[float], # what each row adds to the estimate's error; rows that count the same have mean 0
     clusters:Sequence[Hashable], # which question each row belongs to
 )->float: # >= 1; 1 if each row is its own cluster
-    """How many rows that belong together count for one.
+    """The design effect: the variance of an estimate from clustered rows over that from independent ones.
 
     The cluster-robust variance (Liang & Zeger 1986, with the factor C/(C-1) for C clusters) over the ordinary one,
     damped; counts are divided by it as in Korn & Graubard 1998."""

@@ -108,7 +108,7 @@ def _sentence_numbers(answer):
 
 def cover(
     answer:str, # the gold answer
-    components:Sequence[str|Sequence[str]], # each a string, or a list of pieces
+    components:Sequence[str|Sequence[str]], # each a string, or a list of strings
 )->list[Cover]: # one for each component
     "Map components to words of the answer, each to a place of its own where there is one."
     return _covers(_Answer(answer), _sentence_numbers(answer), components)
@@ -158,7 +158,7 @@ def iou(
     return float(sizes[first & second].sum()/union) if union else 0.
 
 def drop_duplicates(
-    components:Sequence[str|Sequence[str]], # each a string, or a list of pieces
+    components:Sequence[str|Sequence[str]], # each a string, or a list of strings
 )->list: # without those whose words came before
     "Components that differ in their words."
     kept = {}
