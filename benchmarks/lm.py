@@ -22,8 +22,10 @@ from lm_server import Answer,LMServer
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.text.spans import count_tokens
 from agentfastbook.engines.decompose import answer_units,decompose_spans
-from agentfastbook.lm.door import Door,LM
-from agentfastbook.lm.models import Claude,Recorded
+from agentfastbook.lm.door import Door
+from agentfastbook.lm.calls import LM
+from agentfastbook.lm.models import Claude
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.engines.lm_decompose import HybridDecomposer,LMDecomposer,locate_components,snap
 from agentfastbook.stats.matching import decomposition_sums
 from agentfastbook.stats.bootstrap import interval,paired_interval

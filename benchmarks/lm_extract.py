@@ -18,7 +18,7 @@ from agentfastbook.books.questions import Benchmark,load_benchmark
 from agentfastbook.books.chapters import read_book,sample_path
 from agentfastbook.text.quotes import locate
 from agentfastbook.lm.door import Door
-from agentfastbook.lm.models import Recorded
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.lm_extract import LMExtractor,choose_threshold,numbered_sentences
 from agentfastbook.lm.local import Local

@@ -28,7 +28,7 @@ from agentfastbook.stats.bootstrap import resample
 from agentfastbook.judges.alignment import align, rate
 from agentfastbook.lm.door import Door
 from agentfastbook.judges.judge import ask_judge
-from agentfastbook.lm.models import Recorded
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.lm.local import Local
 from agentfastbook.lm.reply import LMError
 from agentfastbook.stats.agreement import kappa

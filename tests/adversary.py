@@ -2,7 +2,8 @@
 import re
 
 from agentfastbook.engines.decompose import answer_units
-from agentfastbook.lm.door import LM, Door
+from agentfastbook.lm.calls import LM
+from agentfastbook.lm.door import Door
 from agentfastbook.lm.reply import Reply, Usage
 
 CHANGES = {

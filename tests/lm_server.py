@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -55,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_GET(self):
+        if self.path.split('?')[0] == '/v1/messages/batches':
+            found = [self.batch(b) for b in self.server.owner.batches.values()][::-1]  # newest first
+            return self.send(200, dict(data=found, has_more=False, first_id=None, last_id=None))
         batch = self.server.owner.batches.get(self.path.split('/')[4]) if self.path.count('/') >= 4 else None
         if batch is None: return self.send(404, error(404, 'no such batch'))
         if self.path.endswith('/results'):
@@ -64,9 +68,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def batch(self, batch):
         owner, ended = self.server.owner, batch['polls'] >= self.server.owner.polls
-        counts = dict(processing=0, succeeded=0, errored=0, canceled=0, expired=0)
+        counts = dict(processing=0, succeeded=len(batch['results']), errored=0, canceled=0, expired=0)
         return dict(id=batch['id'], type='message_batch', processing_status='ended' if ended else 'in_progress',
-                    request_counts=counts, created_at='2026-11-21T00:00:00Z', expires_at='2026-11-22T00:00:00Z',
+                    request_counts=counts, created_at=batch['created'], expires_at='2036-11-22T00:00:00Z',
                     ended_at=None, archived_at=None, cancel_initiated_at=None,
                     results_url=f"{owner.url}/v1/messages/batches/{batch['id']}/results" if ended else None)
 
@@ -98,6 +102,11 @@ class Handler(BaseHTTPRequestHandler):
         word, *options = fault.split()
         headers = dict(o.split('=') for o in options if '=' in o)
         if word == 'sleep': time.sleep(float(options[0])); return False
+        if word == 'unanswered':  # a batch arrives, its answer does not
+            self.server.owner.new_batch(body)
+            time.sleep(float(options[0]))
+            self.reset()
+            return True
         if word == 'drip': self.stream(body, self.server.owner.answer(body), chat, pause=float(options[0])); return True
         if word == 'reset': self.reset()
         elif word == 'json': self.send(200, fault[5:])
@@ -242,7 +251,8 @@ class LMServer:
     def new_batch(self, body):
         id = f'batch_{len(self.batches)+1}'
         results = [dict(custom_id=r['custom_id'], result=self.result(r['params'])) for r in body['requests']]
-        self.batches[id] = dict(id=id, polls=0, results=results[::-1])  # in any order, as the real one
+        self.batches[id] = dict(id=id, polls=0, created=datetime.now(timezone.utc).isoformat(),
+                                results=results[::-1])  # in any order, as the real one
         return self.batches[id]
 
     def result(self, params):

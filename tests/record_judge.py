@@ -11,7 +11,7 @@ from agentfastbook.books.chapters import sample_path
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.lm.door import Door
 from agentfastbook.judges.judge import cases, judge_cases
-from agentfastbook.lm.models import Recorded
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.lm.local import Local
 from agentfastbook.engines.pipeline import curate

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import pandas as pd
 from ..text.spans import FastbookError
-from ..lm.door import LM,Door
+from ..lm.calls import LM
+from ..lm.door import Door
 from ..lm.models import Claude
 from ..lm.local import open_lm
 from ..books.chapters import Book

@@ -15,7 +15,7 @@ from dataclasses import dataclass,field,replace
 from ..text.spans import FastbookError,Span
 from ..prompts.templates import Part
 from ..lm.reply import Request
-from ..lm.door import LM
+from ..lm.calls import LM
 from ..prompts.asking import FilledPrompt,KeptPrompt,Prompts,ask,fill_request
 from ..books.chapters import Chapter
 from ..books.questions import Component
@@ -139,7 +139,7 @@ class LMExtractor:
             found = ask(self.lm, self._question(component, s, chapter), step).data
             yes,no = (0. if found[c] is None else math.exp(found[c]) for c in ('yes','no'))
             return yes/(yes+no) if yes+no else 0.
-        with ThreadPoolExecutor(min(self.lm.door.concurrency, len(sentences) or 1)) as pool:
+        with ThreadPoolExecutor(min(self.lm.door.limits.concurrency, len(sentences) or 1)) as pool:
             return [f.result() for f in [pool.submit(copy_context().run, likely, s) for s in sentences]]
 
     def _question(self, component, sentence, chapter):

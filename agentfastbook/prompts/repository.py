@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 from ..text.spans import FastbookError
+from ..text.extras import need
 from ..text.secrets import refuse_secrets
 from ..text.differences import Diff
 
@@ -27,8 +28,7 @@ class TextRepo:
         path:str|Path, # the repository's folder; made if it is new or empty
         author:str='', # name on commits; empty: as Git is set up
     ):
-        import pygit2 # where it is used: the package is imported fast
-        self.path,self._git = Path(path),pygit2
+        self.path,self._git = Path(path),need('pygit2', 'lm')
         try:
             if not self.path.exists() or self.path.is_dir() and not any(self.path.iterdir()):
                 self._git.init_repository(str(self.path), initial_head='main')

@@ -11,6 +11,7 @@ from dataclasses import dataclass,field
 from importlib.resources import files
 from pathlib import Path
 from ..text.spans import FastbookError
+from ..text.extras import need
 from ..books.chapters import Passage
 
 # %% ../../nbs/prompts/01_templates.ipynb #16217fb5
@@ -49,7 +50,7 @@ class Prompt:
 
     def markdown(self)->str: # the text of a file
         "The prompt as Markdown with front matter."
-        import yaml # where it is used: the package is imported fast
+        yaml = need('yaml', 'lm') # where it is used: the package is imported fast
         front = {k: list(v) if isinstance(v, tuple) else v for k in _KEYS if (v := getattr(self, k))}
         return f'---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n{self.body}'
 
@@ -87,7 +88,7 @@ def parse_prompt(
 
 def _read_front(text, what):
     "YAML as data, without what it must not hold."
-    import yaml
+    yaml = need('yaml', 'lm')
     try:
         aliases = sum(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)) if '&' in text else 0
         front = (yaml.safe_load(text) or {}) if aliases < 10 else {}

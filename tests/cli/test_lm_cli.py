@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from agentfastbook.prompts.asking import model_usage
+from agentfastbook.lm.door import model_usage
 from agentfastbook.store.runs import Store
 from lm_server import Answer, LMServer, answer, body_text
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from agentfastbook.prompts.asking import Prompts, model_usage
+from agentfastbook.prompts.asking import Prompts
+from agentfastbook.lm.door import model_usage
 from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.engines.decompose import answer_units
 from agentfastbook.books.questions import load_benchmark

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 from adversary import CHANGES, Adversary
-from agentfastbook.prompts.asking import Prompts, model_usage
+from agentfastbook.prompts.asking import Prompts
+from agentfastbook.lm.door import model_usage
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer, answer_units
-from agentfastbook.lm.door import Door, LM
-from agentfastbook.lm.models import Claude, OpenAICompatible, Recorded
+from agentfastbook.lm.door import Door
+from agentfastbook.lm.calls import LM
+from agentfastbook.lm.models import Claude, OpenAICompatible
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.engines.lm_decompose import (HybridDecomposer, LMDecomposer, locate_components, read_tags,
                                         snap)
 from agentfastbook.engines.lm_extract import HybridExtractor, LMExtractor, numbered_sentences

@@ -19,7 +19,7 @@ from agentfastbook.text.spans import FastbookError
 from agentfastbook.engines.decompose import RuleDecomposer
 from agentfastbook.judges.judge import Verdict, cases, judge_cases, judge_run, summarize_verdicts, verdicts
 from agentfastbook.store.labels import Label, annotate, labels, notes
-from agentfastbook.lm.models import Recorded
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.judges.lm_judge import LMJudge
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.look.page import review

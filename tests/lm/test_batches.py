@@ -1,4 +1,8 @@
 "Message batches with the real SDK against a server on this machine: half the price, nothing twice, resumed."
+import subprocess
+import sys
+import time
+
 import pytest
 from agentfastbook.lm.batches import _Batch, complete_batch
 from agentfastbook.books.questions import load_benchmark
@@ -127,3 +131,50 @@ def test_decomposing_in_batches(server):
     assert len(server.received) == 1
     assert all(c.text in q.gold_answer for q in questions for c in decompose(q))
     assert len(server.received) == 1
+
+KILLED = """import sys
+from agentfastbook.lm.batches import complete_batch
+from agentfastbook.lm.door import Door
+from agentfastbook.lm.models import Claude
+from agentfastbook.lm.reply import make_request
+from agentfastbook.store.runs import Store
+lm = Claude(base_url=sys.argv[1], door=Door(Store(sys.argv[2]), first_wait=.01))
+complete_batch(lm, [make_request(f'Question {n}') for n in range(6)], poll=.01)
+"""
+
+
+def test_a_batch_whose_answer_was_lost_at_a_kill_is_found_again(server, tmp_path):
+    "The process is killed after the server took the batch, and before its id could be noted."
+    with Store(tmp_path/'calls.db') as store: complete_batch(claude(server, store=store), REQUESTS[:1], poll=.01)
+    server.faults.append('unanswered 60')
+    stopped = subprocess.Popen([sys.executable, '-c', KILLED, server.url, str(tmp_path/'calls.db')])
+    for _ in range(600):
+        if len(server.batches) == 2: break
+        time.sleep(.05)
+    stopped.kill()
+    stopped.wait(30)
+    assert len(server.batches) == 2
+    server.new_batch(dict(requests=[dict(custom_id=f'x{n}', params=sent(server)[0]['requests'][0]['params']) for n in range(5)]))
+    before = len(server.paid)  # of another program meanwhile, as large as ours
+    with Store(tmp_path/'calls.db') as store:
+        lm = claude(server, store=store)
+        assert [r.text for r in complete_batch(lm, REQUESTS, poll=.01)] == ['Hello!']*6
+        assert len(sent(server)) == 2 and len(server.paid) == before, 'nothing is sent or paid twice'
+        assert lm.door.usd == pytest.approx(5*35e-6/2)
+
+
+def test_a_batch_whose_answer_was_lost_on_the_way_is_found_again(server, tmp_path):
+    server.faults.append('unanswered 0')
+    with Store(tmp_path/'calls.db') as store:
+        found = complete_batch(claude(server, store=store), REQUESTS, poll=.01)
+        assert {e.outcome for e in found} == {'connection'} and len(server.batches) == 1
+        assert complete_batch(claude(server, store=store), REQUESTS, poll=.01)[5].text == 'Hello!'
+        assert len(sent(server)) == 1
+
+
+def test_a_batch_that_never_arrived_is_sent_again(server, tmp_path):
+    server.faults.append('reset')
+    with Store(tmp_path/'calls.db') as store:
+        assert {e.outcome for e in complete_batch(claude(server, store=store), REQUESTS, poll=.01)} == {'connection'}
+        assert complete_batch(claude(server, store=store), REQUESTS, poll=.01)[5].text == 'Hello!'
+        assert len(sent(server)) == 2 and len(server.batches) == 1

@@ -15,7 +15,8 @@ from email.utils import format_datetime
 
 import pytest
 from agentfastbook.store.claims import Claims
-from agentfastbook.lm.door import Door, LM, lm_usage
+from agentfastbook.lm.door import Door, model_usage
+from agentfastbook.lm.calls import LM
 from agentfastbook.lm.models import Claude, OpenAICompatible
 from agentfastbook.lm.local import open_lm
 from agentfastbook.lm.reply import LMError, Reply, Usage
@@ -53,7 +54,8 @@ def ask(lm, how, *args, **options):
 # claims
 
 CLAIM = """import os,sys,time
-from agentfastbook.lm.door import Door,LM
+from agentfastbook.lm.door import Door
+from agentfastbook.lm.calls import LM
 from agentfastbook.lm.reply import Reply,Usage
 from agentfastbook.store.runs import Store
 class Slow(LM):
@@ -115,7 +117,7 @@ def test_a_forked_child_is_another_owner_and_its_end_is_not_its_parents(tmp_path
 
 
 def test_waiting_for_another_process_is_said(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr('agentfastbook.lm.door._SILENT', .2)
+    monkeypatch.setattr('agentfastbook.lm.calls._SILENT', .2)
     with Store(tmp_path/'calls.db') as store:
         lm = Never('m', Door(store, deadline=.5, timeout=.2))
         other = Claims(store.path)
@@ -141,6 +143,31 @@ def test_a_thread_that_hangs_is_not_waited_for_for_ever(tmp_path):
         with pytest.raises(LMError, match='waited for another thread that asks the same'): same.result()
         with pytest.raises(LMError, match='waited for one of 1 calls at once'): other.result()
         with pytest.raises(LMError, match='bad_request'): first.result()
+
+
+def test_everybody_who_waits_is_counted_and_ticks_the_bar(tmp_path):
+    "Who gets the reply of another, who gives up waiting for another thread, task or process: each is one call."
+    class Slow(LM):
+        def _send(self, request, timeout, on_text):
+            time.sleep(1.5)
+            return Reply('Hello', usage=Usage(1, 1), stop_reason='end_turn')
+
+    async def two(lm): return await asyncio.gather(lm.acomplete('Hi'), lm.acomplete('Hi'), return_exceptions=True)
+    lm = Slow('m', Door(deadline=.2, timeout=.2, concurrency=1))
+    with lm.door.watch(4) as door, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lm.complete, 'Hi')
+        time.sleep(.1)
+        with pytest.raises(LMError, match='deadline'): lm.complete('Hi')
+        assert {type(e) for e in asyncio.run(two(lm))} == {LMError}
+        first.result()
+        assert '4 of 4 calls' in str(door._bar)
+    assert lm.door.usage[['calls', 'recorded', 'failed']].values.tolist() == [[4, 0, 3]]
+    with Store(tmp_path/'calls.db') as store:
+        other = Claims(store.path)
+        assert other.take(lm_key(Never('m'), 'Hi'))
+        never = Never('m', Door(store, deadline=.2, timeout=.2))
+        with pytest.raises(LMError, match='deadline'): never.complete('Hi')
+        assert never.door.usage[['calls', 'failed']].values.tolist() == [[1, 1]]
 
 
 # money in flight
@@ -174,7 +201,7 @@ def test_what_was_in_flight_at_a_kill_is_booked_when_the_run_goes_on(end, server
     price = (10*1+500*5)/1e6
     billed = len(server.paid)*price
     with Store(path) as store:
-        usage, calls = lm_usage(store), store.calls()
+        usage, calls = model_usage(store), store.calls()
         perhaps = calls[calls.error.str.startswith('perhaps paid')]
         assert usage.usd.sum() >= billed-1e-9, 'nothing that was billed is in no sum'
         assert len(perhaps) == 4 and perhaps.usd.sum() >= 4*price
@@ -190,7 +217,7 @@ def test_a_call_that_is_interrupted_is_booked_as_perhaps_paid(server, tmp_path):
         with pytest.raises(KeyboardInterrupt): lm.complete('Hello', on_text=stop)
         assert lm.complete('Hello').text == 'Hello!'
         assert sorted(store.calls().error.str.startswith('perhaps paid')) == [False, True]
-        assert lm_usage(store).usd.sum() > 2*35e-6
+        assert model_usage(store).usd.sum() > 2*35e-6
 
 
 def test_what_may_have_been_paid_counts_against_the_budget_of_the_run_that_goes_on(server, tmp_path):
@@ -265,7 +292,7 @@ def test_a_bad_reply_is_followed_by_a_limited_number_of_new_samples(name, kind, 
         replies[:] = [good]
         lm.door.keep_in(store, retry_failed=True)
         assert ask(lm, how, 'Cut again.', schema=CUTS).again == 6
-        assert lm_usage(store).calls.sum() == len(server.paid) == 10
+        assert model_usage(store).calls.sum() == len(server.paid) == 10
 
 
 def test_four_threads_that_ask_the_same_are_four_calls_one_of_them_paid(server):
@@ -315,7 +342,7 @@ def test_monsters_in_a_reply_are_errors_with_a_name_and_poison_nothing(kind, ser
             except LMError as e: outcomes.add(e.outcome)
             assert 0 <= lm.door.tokens-before < 1000 and lm.door.usd >= 0 and not server.faults, text[:300]
         assert lm.complete('And now?').text == 'Hello!'
-        store.calls(), lm_usage(store), repr(lm.door), lm.door.usage
+        store.calls(), model_usage(store), repr(lm.door), lm.door.usage
     assert outcomes <= {str, 'not_a_reply', 'truncated', 'empty', 'refused', 'cut'}, outcomes
 
 

@@ -12,8 +12,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 from agentfastbook.books.chapters import sample_path
 from agentfastbook.text.spans import FastbookError
-from agentfastbook.lm.door import Door, lm_usage
-from agentfastbook.lm.models import Claude, OpenAICompatible, Recorded
+from agentfastbook.lm.door import Door, model_usage
+from agentfastbook.lm.models import Claude, OpenAICompatible
+from agentfastbook.lm.recorded import Recorded
 from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.lm.reply import LMError, OUTCOMES, Usage, make_request
@@ -338,7 +339,7 @@ def test_paid_once_by_threads_and_runs(server, tmp_path):
         def call(n): return lm.complete(f'Question {n % 2}', step='decompose')
         with ThreadPoolExecutor(8) as pool: list(pool.map(call, range(8)))
         assert len(server.paid) == 2
-        usage = lm_usage(store)
+        usage = model_usage(store)
         assert usage.calls.tolist() == [2] and usage.usd[0] == pytest.approx(70e-6)
     with Store(tmp_path/'calls.db') as store:
         again = make('claude', server, store=store)

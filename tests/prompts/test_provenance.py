@@ -9,9 +9,11 @@ from agentfastbook.engines.lm_decompose import LMDecomposer
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.judges.judge import judge_run
 from agentfastbook.judges.lm_judge import judge_from
-from agentfastbook.lm.door import LM, Door
+from agentfastbook.lm.calls import LM
+from agentfastbook.lm.door import Door
 from agentfastbook.lm.reply import LMError, Price, Reply, Usage
-from agentfastbook.prompts.asking import Asker, Prompts, model_usage
+from agentfastbook.prompts.asking import Asker, Prompts
+from agentfastbook.lm.door import model_usage
 from agentfastbook.prompts.branches import PromptRepo
 from agentfastbook.prompts.causes import blame_result
 from agentfastbook.prompts.parts import keep_parts, kept_parts, tidy

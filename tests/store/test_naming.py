@@ -214,7 +214,7 @@ def test_naming_is_fast_with_an_index_in_memory():
 
 def test_another_name_does_not_pay_a_model_twice(tmp_path):
     "The same requests to the same model come from the record, whatever the engines around it are called."
-    from agentfastbook.lm.door import LM
+    from agentfastbook.lm.calls import LM
     from agentfastbook.engines.lm_decompose import LMDecomposer
     from agentfastbook.lm.reply import Reply, Usage
     sent = []
