@@ -107,7 +107,7 @@ def _chosen(lm, options, out, book, benchmark, engines, workers, printed):
                    rules=engines['extract'] if hybrid else None, concurrency=workers or 8)
     chosen = open_engines(lm, _prompts(prompts, out), **options)
     printed.line(show_estimate(chosen.estimate(questions, read), options['budget_usd']))
-    with _threads(chosen.lm.door.concurrency) as executor:
+    with _threads(chosen.lm.door.limits.concurrency) as executor:
         yield dict(engines, decompose=chosen.decompose, extract=chosen.extract, executor=executor)
     printed.line(str(chosen.lm.door))
 

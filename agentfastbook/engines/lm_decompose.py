@@ -15,7 +15,7 @@ from ..text.spans import FastbookError,Span
 from ..text.quotes import locate_next
 from ..prompts.templates import Part
 from ..lm.reply import LMError,Request
-from ..lm.door import LM
+from ..lm.calls import LM
 from ..lm.batches import complete_batch
 from ..prompts.asking import FilledPrompt,KeptPrompt,Prompts,add_calls,ask,calls_made,fill_request
 from ..prompts.asking import kept_request
@@ -176,7 +176,7 @@ class LMDecomposer:
         if batch and groups: # the replies are recorded, and read from there below
             requests = [kept_request(self._filled(group)) for group in groups]
             complete_batch(self.lm, requests, self.kept[0].prompt.name, self.kept[0].source, batch, samples=1)
-        with ThreadPoolExecutor(min(self.lm.door.concurrency, len(groups) or 1)) as pool:
+        with ThreadPoolExecutor(min(self.lm.door.limits.concurrency, len(groups) or 1)) as pool:
             for found in pool.map(self._ask, groups): self._ready.update(found)
         failed = [e for group in groups for e,_ in map(self._ready.get, group) if isinstance(e, LMError)]
         if failed and len(failed) == sum(map(len, groups)) and failed[0].outcome in _HOPELESS: raise failed[0]

@@ -31,10 +31,12 @@ from ..stats.metrics import Extraction,occurrences,score_extraction
 from ..stats.matching import drop_duplicates,score_decomposition
 from .workers import Workers
 from ..store.runs import Call,Item,Store
-from ..lm.door import LM
+from ..lm.calls import LM
 from ..store.reviews import apply_reviews,keep_cells,reviewed_spans
 from ..prompts.parts import tidy
-from ..prompts.asking import calls_made,model_usage,recording
+from ..prompts.asking import calls_made
+from ..lm.door import model_usage
+from ..lm.calls import recording
 from ..text.html import Html,highlight,page,visible
 from .decompose import RuleDecomposer
 from .retrieve import Retriever

@@ -13,7 +13,7 @@ from ..text.quotes import locate
 from ..prompts.templates import Prompt
 from ..prompts.asking import FilledPrompt,KeptPrompt,ask,fill_request,kept_prompt
 from ..prompts.branches import PromptRepo
-from ..lm.door import LM
+from ..lm.calls import LM
 from .judge import Case,Verdict
 
 # %% ../../nbs/judges/03_lm_judge.ipynb #b26e6e22

@@ -301,14 +301,7 @@ def model_usage(
     run:int|None=None, # only this run; None: all
 )->pd.DataFrame: # run, step, prompt, engine, calls, failed, input_tokens, output_tokens, usd (NaN: unknown), seconds
     "What calls to models took, by run, step and prompt; each call counts once, in the run that paid it."
-    rows = store._rows("""select coalesce(case when old then min(whole.id) else max(whole.id) end, min(run_item.run))
-        as run, step, prompt, engine, 1 as calls, call.error != '' as failed, input_tokens, output_tokens, usd, seconds
-        from call join (select item, call, 0 as old from item_call union all select item, call, 1 from earlier) as place
-        on place.call=call.id join run_item on run_item.item=place.item
-        left join run as whole on json_extract(whole.config, '$.lm_run')=run_item.run
-        where json_extract(input, '$.messages') is not null
-        and (not old or usd > 0 or input_tokens+output_tokens > 0) group by call.id""")
-    sums = ['calls','failed','input_tokens','output_tokens','usd','seconds']
-    table = pd.DataFrame(rows, columns=['run','step','prompt','engine',*sums]).astype(dict(usd=float))
+    table = store.model_calls()
     if run is not None: table = table[table.run == run]
+    sums = ['calls','failed','input_tokens','output_tokens','usd','seconds']
     return table.groupby(['run','step','prompt','engine'])[sums].agg(lambda x: x.sum(skipna=False)).reset_index()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KeptPrompt', 'kept_prompt', 'Prompts', 'FilledPrompt', 'fill_request', 'kept_request', 'calls_made', 'add_calls',
-           'ask', 'Asker', 'recording', 'model_usage']
+           'ask', 'Asker']
 
 # %% ../../nbs/prompts/05_asking.ipynb #cbbd6c61
 import json
@@ -14,14 +14,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass,field,fields,replace
 from pathlib import Path
 from threading import RLock
-import pandas as pd
 from ..text.spans import FastbookError,content_id
 from ..text.secrets import mask_secrets,refuse_secrets
 from ..store.naming import engine_name
 from ..store.runs import Call,Store
 from ..lm.reply import LMError,Reply,Request,make_request,redact
-from ..lm.door import LM,_data_reply
-from ..lm.models import FunctionLM
+from ..lm.door import _data_reply
+from ..lm.calls import LM
+from ..lm.recorded import FunctionLM
 from .templates import Part,Prompt,fill,packaged_prompt
 from .branches import PromptRepo
 from .parts import keep_parts,_tidy_at_times
@@ -286,29 +286,3 @@ class Asker:
         if request.sample: asked['sample'] = request.sample
         found = self.store.find_made(Call(self.step, self.engine, asked).key)
         return found if found and not found.error else None
-
-# %% ../../nbs/prompts/05_asking.ipynb #d229820b
-@contextmanager
-def recording(
-    lms:list[LM], # models of a run
-    store:Store, # of the run
-    run:int, # number in the store, for calls to models only
-    retry_failed:bool=False, # ask again for what has only bad replies, see `Door.keep_in`
-):
-    "Keep the models' replies in a store, unless they are kept elsewhere."
-    doors = {id(lm.door): lm.door for lm in lms}.values()
-    ours = [(d, d.store) for d in doors if d.store is None or d.store.path.resolve() == store.path.resolve()]
-    for door,_ in ours: door.keep_in(store, run, retry_failed)
-    try: yield
-    finally:
-        for door,before in ours: door.keep_in(before)
-
-def model_usage(
-    store:Store,
-    run:int|None=None, # only this run; None: all
-)->pd.DataFrame: # run, step, prompt, engine, calls, failed, input_tokens, output_tokens, usd (NaN: unknown), seconds
-    "What calls to models took, by run, step and prompt; each call counts once, in the run that paid it."
-    table = store.model_calls()
-    if run is not None: table = table[table.run == run]
-    sums = ['calls','failed','input_tokens','output_tokens','usd','seconds']
-    return table.groupby(['run','step','prompt','engine'])[sums].agg(lambda x: x.sum(skipna=False)).reset_index()

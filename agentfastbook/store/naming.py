@@ -251,7 +251,7 @@ def _said(x): return re.sub(r' at 0x[0-9a-f]+', '', repr(x))
 
 def _is_model(x):
     "A model of this library goes by its `repr` in the record of what was paid, so it does here."
-    return callable(getattr(x, 'complete', None)) and any(k.__module__ == f'{_OURS}.lm.door' for k in type(x).__mro__)
+    return callable(getattr(x, 'complete', None)) and any(k.__module__ == f'{_OURS}.lm.calls' for k in type(x).__mro__)
 
 _READERS = ((types.FunctionType, _function), (types.CodeType, _code), (type, _class), (types.ModuleType, _module),
     (types.MethodType, lambda self, x: _token('method', self(x.__func__), self(x.__self__, 'its object'))),

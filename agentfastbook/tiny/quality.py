@@ -17,7 +17,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from ..text.spans import FastbookError,Span,content_id
-from ..lm.door import LM
+from ..lm.calls import LM
 from ..judges.judge import Case,Verdict
 from ..stats.estimation import estimate
 from .stories import check_story,verb_tenses
