@@ -1,10 +1,10 @@
 """Retrieval on real chapters: every engine, what each part is worth, how it does on chapters it was not chosen on.
 
-    python benchmarks/retrieve.py [--data DIR] [--encoder DIR_OR_NAME] [--cache DIR] [--parts] [--loco]
+    python benchmarks/retrieve.py [--data DIR] [--encoder DIR_OR_NAME] [--parts] [--loco]
 
 DIR/fastbook holds chapter notebooks (NN_*.ipynb) and fastbook-benchmark.json. Figures are means over questions with 95%
 bootstrap intervals; tokens are words and punctuation marks. Without --encoder, BM25 alone is measured. Encoding four
-chapters takes a minute on one core, once for each size of passages if --cache is given.
+chapters takes a minute on one core.
 """
 import argparse
 import os
@@ -50,7 +50,7 @@ def without_neighbours(index):
     return index
 
 
-def parts(encoder, cache):
+def parts(encoder):
     "The engines, piece by piece."
     engines = {
         'BM25 of stemmed words': lambda p: without_neighbours(BM25(p, pair_weight=0, block_weight=0)),
@@ -58,13 +58,13 @@ def parts(encoder, cache):
         '+ best block': lambda p: without_neighbours(BM25(p)),
         '+ neighbours = BM25': BM25}
     if encoder is None: return engines
-    late = partial(LateInteraction, encoder=encoder, cache_dir=cache)
+    late = partial(LateInteraction, encoder=encoder)
     return engines | {
         'late, nearest token only, no blocks': lambda p: without_neighbours(late(p, sharpness=None, block_weight=0)),
         'late, smooth, no blocks': lambda p: without_neighbours(late(p, block_weight=0)),
         'late, smooth, best block': lambda p: without_neighbours(late(p)),
-        'BM25 + late': lambda p: without_neighbours(hybrid(p, encoder, cache)),
-        '+ neighbours = hybrid': partial(hybrid, encoder=encoder, cache_dir=cache)}
+        'BM25 + late': lambda p: without_neighbours(hybrid(p, encoder)),
+        '+ neighbours = hybrid': partial(hybrid, encoder=encoder)}
 
 
 def cells(table, measures):
@@ -86,12 +86,12 @@ def show(title, table):
 
 def show_retrieval(benchmark, book, engines, max_tokens):
     for query, measures in ASKED.items():
-        table = evaluate_retrieval(benchmark, book, engines, max_tokens, query)
+        table = score_indexes(benchmark, book, engines, max_tokens, query)
         asked = 'question and component' if query == 'component' else 'the question'
         title = f'Passages of {max_tokens} tokens, asked with {asked}'
         show(title, cells(table, measures))
         if query == 'question': show(f'{title}: at equal tokens', cells(table, [*BUDGETS, 'tokens in 10', 'seconds']))
-    print('\nSeconds hold making the index (or opening it, with --cache), and all searches.')
+    print('\nSeconds hold making the index, and all searches.')
 
 
 def gold_components(question):
@@ -104,7 +104,7 @@ def show_reading(benchmark, book, index, name):
     for max_tokens, limits in READING:
         retrieve = Retriever(index, max_tokens=max_tokens, **limits)
         for source, decompose in {'gold': gold_components, 'rules': RuleDecomposer()}.items():
-            table = evaluate_reading(benchmark, book, decompose, retrieve)
+            table = score_reading(benchmark, book, decompose, retrieve)
             found = {r.measure: r for r in table.itertuples()}
             recall, tokens = found['recall'], found['tokens a question']
             rows.append((source, max_tokens, *(limits.get(x, '') for x in ('k', 'margin')),
@@ -114,7 +114,7 @@ def show_reading(benchmark, book, index, name):
     show(f'What the pipeline reads: {name} (at best {found["recall, at best"].value:.3f})', table)
 
 
-def settings(encoder, cache):
+def settings(encoder):
     "All settings that the chosen ones were chosen from: name -> list of passages -> index."
     bm25 = {(p, b, n): dict(pair_weight=p, block_weight=b, neighbours=n)
             for p in (0, .2, .25, .3) for b in (0, .5, .8) for n in (0, .3)}
@@ -128,7 +128,7 @@ def settings(encoder, cache):
     def fuse(passages, late, block_weight, neighbours):
         key = passages[0].id, len(passages), block_weight
         if key not in made:
-            late_index = LateInteraction(passages, encoder, cache, block_weight=block_weight)
+            late_index = LateInteraction(passages, encoder, block_weight=block_weight)
             made[key] = Remember(BM25(passages)), Remember(late_index)
         index = Fusion(*made[key], weights=[1., late])
         index.neighbour_weight = neighbours
@@ -189,7 +189,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default=DATA, help='folder with fastbook/ in it (default: AFB_DATA or ../shared/data)')
     parser.add_argument('--encoder', help='late interaction, too: a ColBERT model, or the folder of another encoder')
-    parser.add_argument('--cache', help='folder to keep indexes of vectors in')
     parser.add_argument('--max_tokens', type=int, default=500, help='tokens of a passage, >= 1 (default: 500)')
     parser.add_argument('--parts', action='store_true', help='what each part of an engine is worth')
     parser.add_argument('--loco', action='store_true', help='choose settings on all chapters but one, measure there')
@@ -200,8 +199,8 @@ def main():
     if args.encoder:
         from agentfastbook.engines.encode import token_encoder
         encoder = RememberQueries(token_encoder(args.encoder))
-        engines |= {'late': partial(LateInteraction, encoder=encoder, cache_dir=args.cache),
-                    'hybrid': partial(hybrid, encoder=encoder, cache_dir=args.cache)}
+        engines |= {'late': partial(LateInteraction, encoder=encoder),
+                    'hybrid': partial(hybrid, encoder=encoder)}
     print(f'{len(benchmark)} questions, {sum(len(q.components) for q in benchmark)} components, {len(book)} chapters')
     show_retrieval(benchmark, book, engines, args.max_tokens)
     show('Published', PUBLISHED.set_index('published'))
@@ -209,8 +208,8 @@ def main():
     if encoder: show_difference(benchmark, book, {n: engines[n] for n in ('hybrid', 'BM25')}, args.max_tokens)
     for name in engines:
         if name != 'late': show_reading(benchmark, book, engines[name], name)
-    if args.parts: show_retrieval(benchmark, book, parts(encoder, args.cache), args.max_tokens)
-    if args.loco: show_loco(benchmark, book, settings(encoder, args.cache), args.max_tokens)
+    if args.parts: show_retrieval(benchmark, book, parts(encoder), args.max_tokens)
+    if args.loco: show_loco(benchmark, book, settings(encoder), args.max_tokens)
 
 
 class RememberQueries:

@@ -196,8 +196,6 @@ FUNCTIONS = { # name: function of a text; or how a text is prepared, and a funct
     'RuleExtractor: its own text': (_chapter, lambda t, c: _extract(c, _component(t))),
     'RuleExtractor: a sentence': (_chapter, lambda t, c: _extract(c, _component(t[:200]))),
     'RuleExtractor: a passage': (_chapter, _extract_all),
-    'join_passages': (lambda t: (c := _md(t), [retrieve.RankedPassage(p, 1.) for p in passages(c, 5)]),
-                      lambda c, ranked: extract.join_passages(ranked, c)),
     'terms': retrieve.terms,
     'BM25': lambda t: retrieve.BM25(_chunks(t, 200)).search(t),
     'show_ranked': lambda t: retrieve.show_ranked([retrieve.RankedPassage(p, 1.) for p in _chunks(t, 100)], t[:100]),

@@ -20,7 +20,7 @@ from tiny_choosing import boundary_choice,fit_boundary,fit_selection,run_worth
 from agentfastbook.engines import decompose as d
 from agentfastbook.books.questions import Benchmark
 from agentfastbook.text.spans import Span,sentences
-from agentfastbook.engines.scoring import evaluate_decomposition,evaluate_extraction,top_passage
+from agentfastbook.engines.scoring import score_decomposers,score_extractors,top_passage
 from agentfastbook.engines.extract import WEIGHTS,RuleExtractor
 from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
 from agentfastbook.stats.bootstrap import interval,paired_interval
@@ -236,9 +236,9 @@ def wide(table, measures):
 def print_stories(folder, number):
     "Both engines on stories that no stage has seen."
     book,told = story_book(number, seed=HELD_OUT)
-    split = evaluate_decomposition(told, {'rules': d.RuleDecomposer(), 'rules, fine': d.RuleDecomposer('fine'),
+    split = score_decomposers(told, {'rules': d.RuleDecomposer(), 'rules, fine': d.RuleDecomposer('fine'),
         'whole answer': d.RuleDecomposer('whole'), 'tiny alone': TinyDecomposer(folder, rules=False), 'tiny with the rules': TinyDecomposer(folder)})
-    chosen = evaluate_extraction(told, book, Retriever(BM25, max_tokens=200, k=5), {'top passage': top_passage,
+    chosen = score_extractors(told, book, Retriever(BM25, max_tokens=200, k=5), {'top passage': top_passage,
         'rules': RuleExtractor(), 'tiny': TinyExtractor(folder)})
     for title,table,measure in (('boundaries', split, 'soft_f1'), ('sentences', chosen, 'f1 by component, findable')):
         print_table(f'Stories: {title}, {len(told)} composed answers that no stage has seen', ['', f'{measure} [95% interval]'],

@@ -5,7 +5,7 @@ import pytest
 
 from agentfastbook.books.questions import Benchmark, load_benchmark
 from agentfastbook.books.chapters import read_book
-from agentfastbook.engines.scoring import evaluate_decomposition, evaluate_extraction, evaluate_labels, evaluate_passages, evaluate_retrieval
+from agentfastbook.engines.scoring import score_decomposers, score_extractors, score_labels, count_broken_contexts, score_indexes
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.engines.scoring import score
 
@@ -20,26 +20,26 @@ def value(table, measure, **where):
 
 
 def test_passages_break_no_context(real):
-    assert evaluate_passages(real[1], real[0]).broken.sum() == 0
+    assert count_broken_contexts(real[1], real[0]).broken.sum() == 0
 
 
 def test_decomposition(real):
-    table = evaluate_decomposition(real[1])
+    table = score_decomposers(real[1])
     assert value(table, 'soft_f1', engine='standard', questions='all') >= .66
     assert value(table, 'soft_f1', engine='fine', questions='several components') >= .64
-    fourth = evaluate_decomposition(Benchmark([q for q in real[1] if q.chapter == 4]))
+    fourth = score_decomposers(Benchmark([q for q in real[1] if q.chapter == 4]))
     assert value(fourth, 'soft_f1', engine='standard', questions='all') >= .63
 
 
 def test_retrieval(real):
-    table = evaluate_retrieval(real[1], real[0])
+    table = score_indexes(real[1], real[0])
     assert value(table, 'MRR@10') >= .60 and value(table, 'Recall@10') >= .915
-    table = evaluate_retrieval(real[1], real[0], query='component')
+    table = score_indexes(real[1], real[0], query='component')
     assert value(table, 'MRR@10, findable') >= .86 and value(table, 'Recall@5, findable') >= .96
 
 
 def test_extraction_from_gold_components(real):
-    assert value(evaluate_extraction(real[1], real[0]), 'f1 by component, findable', engine='rules') >= .53
+    assert value(score_extractors(real[1], real[0]), 'f1 by component, findable', engine='rules') >= .53
 
 
 @pytest.fixture(scope='module')
@@ -66,5 +66,5 @@ def test_another_scorer_sees_the_same(curated, real, data, scorer):
 
 
 def test_automatic_labels(data):
-    table = evaluate_labels(data/'agentfastbook'/'evals-haiku-3.5.json').set_index('label')
+    table = score_labels(data/'agentfastbook'/'evals-haiku-3.5.json').set_index('label')
     assert table.kappa['all'] >= .97

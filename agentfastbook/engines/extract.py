@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'WEIGHTS_WITH_MEANING', 'sentence_blocks', 'Runs', 'measure_runs', 'measure_meaning', 'keep_runs',
-           'RuleExtractor', 'join_passages', 'show_extraction']
+           'RuleExtractor', 'show_extraction']
 
 # %% ../../nbs/engines/04_extract.ipynb #4f94983d
 import re
-from bisect import bisect_left
 from collections import Counter,defaultdict
 from dataclasses import dataclass,field,replace
 from functools import lru_cache
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..text.spans import FastbookError,Span,sentences
-from ..books.chapters import Chapter,Passage,passages
+from ..books.chapters import Chapter,passages
 from ..books.questions import Component
 from .retrieve import RankedPassage,terms,FUNCTION_WORDS
 from ..text.html import Html,highlight,visible
@@ -305,36 +304,6 @@ class RuleExtractor:
         "What supports `component` in its passages."
         runs = self.measure(component, ranked, chapter)
         return keep_runs(runs, self.weights, self.slack, self.min_support, self.most)
-
-# %% ../../nbs/engines/04_extract.ipynb #9896ea6f
-def _gap(chapter, start, end): return sum(not c.isspace() for c in chapter.text[start:end])
-
-def _common_start(paths):
-    "The headings that all heading paths begin with."
-    return tuple(level[0] for level in zip(*paths) if len(set(level)) == 1) if paths else ()
-
-def join_passages(
-    ranked:list[RankedPassage], # best first
-    chapter:Chapter, # the chapter of the passages
-    max_gap:int=0, # most characters, without white space, that may lie between two passages that are joined, >= 0
-)->list[RankedPassage]: # by their best member, with its score; none of them overlap
-    "Join passages that overlap or lie within a distance into one text."
-    if max_gap < 0: raise FastbookError(f"max_gap is {max_gap}, but must be 0 (join neighbours) or more characters")
-    groups = []
-    for rank,r in sorted(enumerate(ranked), key=lambda pair: pair[1].passage.span):
-        if not groups or _gap(chapter, groups[-1]['end'], r.passage.span.start) > max_gap:
-            groups.append(dict(end=0, members=[]))
-        groups[-1]['end'] = max(groups[-1]['end'], r.passage.span.end)
-        groups[-1]['members'].append((rank, r))
-    joined,starts = [],[b.span.start for b in chapter.blocks]
-    for members in sorted((g['members'] for g in groups), key=lambda m: min(m)[0]):
-        span = Span(min(r.passage.span.start for _,r in members), max(r.passage.span.end for _,r in members))
-        near = chapter.blocks[bisect_left(starts, span.start):bisect_left(starts, span.end)]
-        blocks = tuple(b.span for b in near if span.contains(b.span))
-        passage = Passage(f'{chapter.id}:{span.start}-{span.end}', chapter.id, span, span.of(chapter.text),
-                          _common_start([r.passage.headings for _,r in members]), blocks)
-        joined.append(RankedPassage(passage, min(members)[1].score))
-    return joined
 
 # %% ../../nbs/engines/04_extract.ipynb #82aceae4
 def _clip(span, passage):

@@ -7,17 +7,16 @@ __all__ = ['FUNCTION_WORDS', 'terms', 'RankedPassage', 'rank_passages', 'prefer_
            'LateInteraction', 'Fusion', 'hybrid', 'Retriever']
 
 # %% ../../nbs/engines/03_retrieve.ipynb #ce6eea57
-import os, re, tempfile
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import bm25s, numpy as np, Stemmer
 
-from ..text.spans import FastbookError, Span, content_id, count_tokens
+from ..text.spans import FastbookError, Span, count_tokens
 from ..books.chapters import Chapter, Passage, passages
 from .encode import Tokens
 from ..text.html import Html, highlight, visible
@@ -183,23 +182,6 @@ def show_ranked(
     return Html('\n'.join(html) or '<p>Nothing matched.</p>')
 
 # %% ../../nbs/engines/03_retrieve.ipynb #a580c315
-def _save(folder, arrays):
-    "Write arrays into a new folder that appears complete or not at all."
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.draft-', ignore_cleanup_errors=True) as draft:
-            for name,array in arrays.items(): np.save(Path(draft)/f'{name}.npy', array)
-            os.replace(draft, folder)
-    except OSError as e:
-        if folder.exists(): return # another process was faster
-        raise FastbookError(f'the index cannot be saved in {folder.parent}: {e}; choose another cache_dir') from e
-
-def _load(folder, names):
-    try: return {name: np.load(folder/f'{name}.npy', mmap_mode='r') for name in names}
-    except (OSError, ValueError, EOFError) as e:
-        raise FastbookError(f'the saved index {folder} cannot be read: {e}; '
-                            'delete that folder, and it is made again') from e
-
 def _encode(passages, encoder):
     "The tokens of all passages, one after another."
     tokens = encoder.encode([_text(p) for p in passages])
@@ -214,19 +196,14 @@ class LateInteraction(_Index):
         self,
         passages:list[Passage], # of one chapter; plain strings will do
         encoder:Any, # gives texts their `Tokens`, see `token_encoder`
-        cache_dir:str|Path|None=None, # folder to keep indexes in; None: in memory only
         sharpness:float|None=20., # 1..40; the higher, the less count tokens that are not the nearest; None: not at all
         block_weight:float=1., # of the best single block of a passage
     ):
         if sharpness is not None and not 1 <= sharpness <= 40:
             raise FastbookError(f'sharpness is {sharpness}, but it must be 1 to 40, or None: the nearest token alone')
-        self.passages,self.encoder,self.sharpness,self.block_weight = list(passages),encoder,sharpness,block_weight
-        key = content_id('late 1', getattr(encoder, 'id', encoder.name), [_text(p) for p in self.passages])
-        folder = cache_dir and Path(cache_dir)/key
-        arrays = None if folder and folder.exists() else _encode(self.passages, encoder)
-        if folder:
-            if arrays: _save(folder, arrays)
-            arrays = _load(folder, ('states', 'starts', 'ends', 'counts'))
+        self.passages,self.encoder = list(passages),encoder
+        self.sharpness,self.block_weight = sharpness,block_weight
+        arrays = _encode(self.passages, encoder)
         self.states = arrays['states']
         self._count_words(arrays)
         self._find_blocks(arrays)
@@ -302,10 +279,9 @@ class Fusion(_Index):
 def hybrid(
     passages:list[Passage], # of one chapter
     encoder:Any, # as for `LateInteraction`
-    cache_dir:str|Path|None=None, # folder to keep indexes of vectors in
 )->Fusion: # late interaction counts double
     "BM25 and late interaction together."
-    return Fusion(BM25(passages), LateInteraction(passages, encoder, cache_dir), weights=[1., 2.])
+    return Fusion(BM25(passages), LateInteraction(passages, encoder), weights=[1., 2.])
 
 # %% ../../nbs/engines/03_retrieve.ipynb #2c04bf4c
 class Retriever:

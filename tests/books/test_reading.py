@@ -116,7 +116,7 @@ def test_links_pipes_and_devices_are_refused_at_once(book, tmp_path):
 def test_pipes_and_devices_as_benchmark_and_labels(tmp_path):
     os.mkfifo(tmp_path/'pipe')
     for path in (tmp_path/'pipe', '/dev/zero', '/dev/null', tmp_path):
-        for read in (load_benchmark, evaluate_labels, read_file):
+        for read in (load_benchmark, score_labels, read_file):
             with pytest.raises(FastbookError, match='it is a (pipe|device|folder)'): read(path)
 
 
@@ -188,7 +188,7 @@ def test_labels_entry_by_entry(tmp_path):
     good = dict(gold_standard_answer='It rises.', ground_truth_components=['It rises'], haiku_components=['It rises'], ground_truth_annotations=[False],
                 haiku_annotations={k: [k == 'exact'] for k in ('exact', 'partial', 'extra', 'hallucination')})
     (tmp_path/'l.json').write_text(json.dumps([None, good, dict(good, haiku_components=7), {}, dict(good, haiku_annotations=None)]))
-    table = evaluate_labels(tmp_path/'l.json')
+    table = score_labels(tmp_path/'l.json')
     assert table.decisions.tolist() == [1, 1, 1, 1, 1, 5] and list(table.attrs['errors']) == ['entry 0', 'entry 2', 'entry 3', 'entry 4']
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from agentfastbook.books.questions import Component, load_benchmark
 from agentfastbook.books.chapters import Passage, passages, read_book, read_chapter, sample_path
 from agentfastbook.text.spans import Span
-from agentfastbook.engines.extract import RuleExtractor, join_passages, sentence_blocks, show_extraction
+from agentfastbook.engines.extract import RuleExtractor, sentence_blocks, show_extraction
 from agentfastbook.engines.encode import Tokens, token_encoder
 from agentfastbook.engines.retrieve import BM25, RankedPassage, Retriever
 
@@ -68,23 +68,6 @@ def test_sentences_cover_the_chapter_once(folder, text):
     spans = [s for _, block in sentence_blocks(chapter) for s in block]
     assert not any(a.overlaps(b) for a, b in zip(spans, spans[1:])) and spans == sorted(spans)
     assert ''.join(''.join(s.of(chapter.text) for s in spans).split()) == ''.join(chapter.text.split())
-
-
-@settings(deadline=None)
-@given(MARKDOWN, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 60)), max_size=8), st.integers(0, 40))
-def test_joined_passages_cover_the_same_text(folder, text, places, max_gap):
-    chapter = chapter_of(folder, text)
-    n = len(chapter.text)
-    spans = [Span(min(a, n), min(a+length, n)) for a, length in places]
-    found = [RankedPassage(Passage('', chapter.id, s, s.of(chapter.text), ('Title',), ()), float(-i)) for i, s in enumerate(spans)]
-    joined = join_passages(found, chapter, max_gap)
-    in_order = sorted(r.passage.span for r in joined)
-    assert all(any(j.contains(s) for j in in_order) for s in spans)
-    assert {j.start for j in in_order} <= {s.start for s in spans} and {j.end for j in in_order} <= {s.end for s in spans}
-    for a, b in zip(in_order, in_order[1:]): assert len(''.join(chapter.text[a.end:b.start].split())) > max_gap
-    assert all(r.passage.text == r.passage.span.of(chapter.text) for r in joined)
-    assert [r.score for r in joined] == sorted((r.score for r in joined), reverse=True)
-    assert join_passages(joined, chapter, max_gap) == [RankedPassage(r.passage, r.score) for r in joined]
 
 
 def test_sample_in_other_processes():

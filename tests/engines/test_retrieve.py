@@ -83,16 +83,6 @@ def test_a_margin_keeps_the_best_and_at_least_some(texts, query, margin, least):
         assert index.search(query, k=len(texts), margin=margin+1, least=least)[:len(kept)] == kept
 
 
-@settings(COMMON, max_examples=40, suppress_health_check=list(HealthCheck))
-@given(texts=TEXTS, query=TEXT)
-def test_a_saved_index_says_the_same_as_a_fresh_one(tmp_path_factory, texts, query):
-    folder = tmp_path_factory.mktemp('indexes')
-    fresh = LateInteraction(texts, Encoder())
-    made, found = [LateInteraction(texts, Encoder(), cache_dir=folder) for _ in range(2)]
-    assert fresh.search(query) == made.search(query) == found.search(query)
-    assert [p.name[0] for p in folder.iterdir() if p.name[0] == '.'] == [] # no drafts are left
-
-
 @COMMON
 @given(TEXTS)
 def test_equal_passages_stay_in_reading_order(texts):
@@ -143,12 +133,6 @@ def test_importing_retrieve_imports_no_torch():
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr('agentfastbook.engines.encode.find_spec', lambda name: None)
     with pytest.raises(FastbookError, match=r"agentfastbook\[late\]"): token_encoder('any')
-
-
-def test_an_index_that_cannot_be_saved_is_named(tmp_path):
-    (tmp_path/'file').write_text('not a folder')
-    with pytest.raises(FastbookError, match='choose another cache_dir'):
-        LateInteraction(['dough'], Encoder(), cache_dir=tmp_path/'file')
 
 
 def test_scores_are_checked_for_their_limits():
