@@ -25,7 +25,7 @@ from agentfastbook.engines.extract import WEIGHTS,RuleExtractor
 from agentfastbook.stats.matching import decomposition_sums,drop_duplicates
 from agentfastbook.stats.bootstrap import interval,paired_interval
 from agentfastbook.engines.pipeline import curate
-from agentfastbook.engines.scoring import score
+from agentfastbook.engines.scoring import score as score_run
 from agentfastbook.stats.reliability import pass_power
 from agentfastbook.engines.retrieve import BM25,Retriever
 from agentfastbook.tiny.checkpoint import load_config
@@ -221,7 +221,7 @@ def print_pipeline(book, questions, folder):
         for i,(name,chosen) in enumerate(engines.items()):
             out = curate(book, Benchmark(questions), Path(made)/f'out{i}', retrieve=retrieve, progress=False, **chosen)
             assert not out.errors, out.errors
-            table = score(Benchmark(out.questions), Benchmark(questions), book)
+            table = score_run(Benchmark(out.questions), Benchmark(questions), book)
             rows.append([name, *(f'{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]' for measure in ('soft_f1','f1','component_recall')
                                  for r in table[table.measure.eq(measure)].head(1).itertuples())])
     print_table('The whole pipeline, BM25, 5 passages of 200 tokens', ['','soft F1','extraction F1','component recall'], rows)
