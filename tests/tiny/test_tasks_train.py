@@ -14,7 +14,7 @@ from agentfastbook.books.chapters import read_book, sample_path
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.engines.decompose import answer_units
 from agentfastbook.engines.retrieve import Retriever
-from agentfastbook.engines.scoring import evaluate_decomposition
+from agentfastbook.engines.scoring import score_decomposers
 from agentfastbook.store.runs import Store
 from agentfastbook.text.spans import FastbookError
 from agentfastbook.tiny.checkpoint import load_model
@@ -155,7 +155,7 @@ def test_a_small_run_through_all_stages(tmp_path):
     assert [(row['stage'], row['steps']) for row in shipped] == [('language', 6), ('form', 20), ('task', None)]
     assert [row['parent'] for row in shipped[1:]] == [row['weights'] for row in shipped[:-1]]
     assert weights_id(recipe.TaskModel(load_model(tmp_path/'model'), heads_of(tmp_path/'model'))) == shipped[-1]['weights']
-    scores = evaluate_decomposition(QUESTIONS, dict(fitted=TinyDecomposer(tmp_path/'model'), bundled=TinyDecomposer()))
+    scores = score_decomposers(QUESTIONS, dict(fitted=TinyDecomposer(tmp_path/'model'), bundled=TinyDecomposer()))
     values = scores[scores.measure.eq('soft_f1') & scores.questions.eq('all')].set_index('engine').value
     assert values['fitted'] > values['bundled']  # on the answers it was fitted on, so this only shows that it learns
     before = sorted(p.stat().st_mtime_ns for p in tmp_path.rglob('step-*/*'))
