@@ -17,7 +17,7 @@ from ..text.html import Html,highlight,page,visible
 from ..books.chapters import Chapter
 from ..books.questions import Question,to_v1
 from ..store.runs import Item,Store
-from ..store.labels import apply_reviews,reviewed_question,reviewed_spans
+from ..store.reviews import apply_reviews,reviewed_spans
 from .steps import curated_question
 
 # %% ../../nbs/engines/10_results.ipynb #d48f363f
@@ -110,7 +110,8 @@ def is_own_dataset(
     text:str, # of a dataset.json
 )->bool: # False: a person wrote or changed it
     "Is it as this program wrote it?"
-    return bool(store._rows("select 1 from run where json_extract(config, '$.dataset')=?", content_id(text)))
+    id = content_id(text)
+    return any(run.config.get('dataset') == id for run in store.read_runs())
 
 def note_dataset(
     store:Store, # traces.db of the run
@@ -118,8 +119,7 @@ def note_dataset(
     text:str, # of the dataset.json that is going to be written
 )->None:
     "Note what this program writes, so that what a person has changed is never overwritten."
-    with store._write() as db:
-        db.execute("update run set config=json_set(config, '$.dataset', ?) where id=?", (content_id(text), run))
+    store.note_run(run, dict(dataset=content_id(text)))
 
 # %% ../../nbs/engines/10_results.ipynb #cdb2c8af
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _exported(store, q, chapter, id, reviews, shown):
     item = store.find_item(id)
     if item is None: raise FastbookError('it was not finished; run again')
     try:
-        question = reviewed_question(curated_question(q, chapter, item), chapter, store, reviews)
+        question = apply_reviews(curated_question(q, chapter, item), store, [chapter], reviews)
         return question,_details(question, chapter, item) if shown else '',list(_passage_lines(q, item))
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as e:
         raise FastbookError(f"what {store.path.name} keeps of it can't be read ({type(e).__name__}: {e}); delete the "
