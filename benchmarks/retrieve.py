@@ -19,7 +19,7 @@ import pandas as pd
 from agentfastbook.books.questions import load_benchmark
 from agentfastbook.books.chapters import read_book
 from agentfastbook.engines.decompose import RuleDecomposer
-from agentfastbook.engines.scoring import evaluate_reading, evaluate_retrieval, rank_passages_for
+from agentfastbook.engines.scoring import rank_passages_for, score_indexes, score_reading
 from agentfastbook.stats.bootstrap import compare, summarize
 from agentfastbook.stats.metrics import retrieval_sums
 from agentfastbook.engines.retrieve import BM25, Fusion, LateInteraction, Retriever, hybrid

@@ -7,12 +7,13 @@ __all__ = ['afb_score', 'afb_benchmark', 'afb_lint']
 
 # %% ../../nbs/cli/03_measuring.ipynb #af6bc3e2
 import sys
+from functools import partial
 from pathlib import Path
 from ..text.spans import FastbookError,check_number
 from ..books.chapters import read_book
 from ..books.questions import load_benchmark
 from .shell import Output,command,say
-from .curating import choose_files,_encoder,_index,_engines
+from .curating import choose_files,open_encoder
 
 # %% ../../nbs/cli/03_measuring.ipynb #5073c6fd
 def _load(book, questions, needs_book=True, option='--benchmark'):
@@ -27,8 +28,8 @@ def _load(book, questions, needs_book=True, option='--benchmark'):
 
 def _left_out(chapters, questions):
     "Name what could not be read; status 1 if there is anything."
-    from agentfastbook.engines.pipeline import _questions
-    errors = {**(chapters.errors if chapters else {}), **_questions(chapters, questions)[1]}
+    from agentfastbook.engines.pipeline import read_questions
+    errors = {**(chapters.errors if chapters else {}), **read_questions(chapters, questions)[1]}
     for name,error in errors.items(): say(f'failed: {name}: {error}')
     elsewhere = sorted({q.chapter for q in questions if chapters and q.chapter not in chapters})
     if elsewhere:
@@ -60,7 +61,8 @@ _PUBLISHED = [ # MRR@10 and Recall@10, over chapters 1, 4, 8, 13 and over all 19
     ('SQLite BM25, keywords by hand', .515, .863, .505, .858), ('bge-small-en-v1.5', .452, .834, .436, .808),
     ('ColBERTv2', .589, .888, .563, .873), ('answerai-colbert-small-v1', .576, .878, .573, .866),
 ]
-_PUBLISHED_COLUMNS = ['published','MRR@10, chapters 1 4 8 13','Recall@10, chapters 1 4 8 13','MRR@10, all','Recall@10, all']
+_PUBLISHED_COLUMNS = ['published', 'MRR@10, chapters 1 4 8 13', 'Recall@10, chapters 1 4 8 13', 'MRR@10, all',
+                      'Recall@10, all']
 
 def _cell(row):
     if row.low != row.low: return f'{row.value:.1f}' # seconds have no interval
@@ -78,25 +80,30 @@ _ASKED = {'question': ['MRR@10','Recall@10','MRR@10, findable','Recall@10, finda
           'component': ['MRR@10, findable','Recall@10, findable','Recall@5, findable']}
 
 # %% ../../nbs/cli/03_measuring.ipynb #5ed4dcef
+def _index(encoder):
+    "BM25, or with an encoder BM25 and late interaction."
+    from agentfastbook.engines.retrieve import BM25,hybrid
+    return partial(hybrid, encoder=encoder) if encoder else BM25
+
 def _tell_retrieval(printed, questions, chapters, encoder, max_tokens):
     "The two retrieval tables: what asks is the question, or question and component."
-    from agentfastbook.engines.scoring import evaluate_retrieval
+    from agentfastbook.engines.scoring import score_indexes
     indexes = {'BM25': _index(None), **({'BM25 and late interaction': _index(encoder)} if encoder else {})}
     for query,measures in _ASKED.items():
         printed.line(f'\nRetrieval, passages of {max_tokens} tokens, asked with the {query}')
-        table = evaluate_retrieval(questions, chapters, indexes, max_tokens, query)
+        table = score_indexes(questions, chapters, indexes, max_tokens, query)
         shown = [_wide(table, part) for part in (measures, _BUDGETS+['tokens in 10','seconds'])]
         printed.table(f'retrieval, asked with the {query}', table, 3, *shown)
 
 def _reading(questions, chapters, index):
     "Two ways to limit what is read, each for the rules' components and for those made by hand."
     from pandas import concat
-    from agentfastbook.engines.scoring import evaluate_reading,gold_components
+    from agentfastbook.engines.scoring import score_reading,gold_components
     from agentfastbook.engines.decompose import RuleDecomposer
     from agentfastbook.engines.retrieve import Retriever
     limits = {'5 of 200 tokens': Retriever(index, 200, 5),
               'margin 1.75, 150 tokens': Retriever(index, 150, 12, margin=1.75)}
-    tables = {(name, limit): evaluate_reading(questions, chapters, decompose, retrieve)
+    tables = {(name, limit): score_reading(questions, chapters, decompose, retrieve)
               for name,decompose in (('rules', RuleDecomposer()), ('by hand', gold_components))
               for limit,retrieve in limits.items()}
     keys = ['components','passages']
@@ -111,20 +118,21 @@ def _tell_labels(printed, table):
 def _tell_engines(printed, questions, chapters, encoder, max_tokens, labels):
     "Each step by itself."
     from agentfastbook.engines import scoring as e
-    engines = _engines('standard', encoder, 200, 5)
+    from agentfastbook.engines.extract import RuleExtractor
+    from agentfastbook.engines.retrieve import Retriever
     printed.line(f'{len(questions)} questions of {len(chapters)} chapters\n\nContexts broken by passage borders')
-    printed.table('passages', e.evaluate_passages(questions, chapters))
+    printed.table('passages', e.count_broken_contexts(questions, chapters))
     printed.line('\nDecomposition')
-    table = e.evaluate_decomposition(questions)
+    table = e.score_decomposers(questions)
     measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
     printed.table('decomposition', table, 3, _wide(table, measures, ('engine','questions')))
-    if labels: _tell_labels(printed, e.evaluate_labels(labels))
+    if labels: _tell_labels(printed, e.score_labels(labels))
     _tell_retrieval(printed, questions, chapters, encoder, max_tokens)
     printed.line('\nWhat the pipeline reads')
     printed.table('reading', _reading(questions, chapters, _index(encoder)))
     printed.line('\nExtraction, gold components as input')
-    extractors = {'rules': engines['extract'], 'top passage': e.top_passage}
-    table = e.evaluate_extraction(questions, chapters, engines['retrieve'], extractors)
+    extractors = {'rules': RuleExtractor(encoder), 'top passage': e.top_passage}
+    table = e.score_extractors(questions, chapters, Retriever(_index(encoder), 200, 5), extractors)
     printed.table('extraction', table, 3, _wide(table, ['f1 by component, findable','f1','precision','recall']))
 
 @command
@@ -142,7 +150,7 @@ def afb_benchmark(
     check_number('--max-tokens', max_tokens, 1, 1_000_000)
     chapters,questions = _load(book, benchmark)
     _measurable(questions, chapters)
-    encoder = _encoder(late)
+    encoder = open_encoder(late)
     with Output(json) as printed:
         _tell_engines(printed, questions, chapters, encoder, max_tokens, labels)
         if benchmark and 'fastbook' in Path(benchmark).name:
@@ -164,7 +172,8 @@ def afb_lint(
     defects = lint(questions, chapters)
     counted = defects.groupby('defect', sort=False).agg(number=('defect','size'), remedy=('remedy','first'))
     with Output(json) as printed:
-        printed.table('defects', counted.reset_index() if counts else defects[['question','component','defect','value']])
+        found = counted.reset_index() if counts else defects[['question','component','defect','value']]
+        printed.table('defects', found)
         if chapters:
             printed.line('\nThe best that any engine could reach, because of what is missing:')
             try: printed.table('ceilings', ceilings(questions, chapters))

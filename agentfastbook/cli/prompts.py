@@ -106,8 +106,8 @@ def _metric(repo, metric, run, store):
 def _bisect(
     good:str, # commit, branch or tag where the metric was fine
     bad:str, # a later one where it is not
-    metric:str=None, # a command that prints a number in its last line, the higher the better; it finds the prompts in the folder $PROMPTS and the commit's id in $COMMIT; or a Python function module:function, which gets the PromptRepo in that folder
-    run:str=None, # a command that is judged by its exit status, as by git bisect run: 0 is good, 125 can't say, 1 to 127 is bad
+    metric:str=None, # command that prints a number last, with $PROMPTS and $COMMIT; or module:function of a PromptRepo
+    run:str=None, # command whose exit status judges, as for git bisect run: 0 good, 125 can't say, 1 to 127 bad
     name:str=None, # only commits that changed this prompt
     threshold:float=None, # good is at least this (default: half way between the two ends)
     store:str|Path=None, # keep the values here, and take those that are there

@@ -28,7 +28,8 @@ def afb_review(
     options = dict(source=str(Path(run).absolute()), step=step, annotator=annotator,
                    benchmark=benchmark and str(Path(benchmark).absolute()))
     review(**options) # errors before the browser opens
-    serve_review(options, port, not no_browser, lambda url: print(f'review {run} at {url}; stop with Ctrl-C', flush=True))
+    def says(url): print(f'review {run} at {url}; stop with Ctrl-C', flush=True)
+    serve_review(options, port, not no_browser, says)
     if (Path(run)/'dataset.json').exists(): print(f'{save_reviews(run)} components of {run}/dataset.json are reviewed')
 
 # %% ../../nbs/cli/04_reading.ipynb #e4260883

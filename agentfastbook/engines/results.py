@@ -12,7 +12,8 @@ from itertools import count
 from pathlib import Path
 from unicodedata import name as character_name
 import pandas as pd
-from ..text.spans import FastbookError,Span,content_id,write_file
+from ..text.spans import FastbookError,Span,content_id
+from ..text.files import write_file
 from ..text.html import Html,highlight,page,visible
 from ..books.chapters import Chapter
 from ..books.questions import Question,to_v1

@@ -16,7 +16,7 @@ from ..text.files import write_file
 from ..books.questions import Benchmark,load_benchmark
 from ..store.runs import Store
 from ..store.reviews import apply_reviews
-from ..engines.pipeline import is_own_dataset,note_dataset
+from ..engines.results import is_own_dataset,note_dataset
 from ..text.html import Html,page,visible
 from .views import Rows,frame_rows,view_html
 from .steps import call_rows,pair_rows,trace_rows

@@ -12,7 +12,7 @@ from agentfastbook.books.chapters import questionnaire, read_book, read_chapter,
 from agentfastbook.cli.commands import afb_benchmark, afb_curate, afb_lint, afb_score
 from agentfastbook.text.spans import FastbookError, content_id
 from agentfastbook.text.files import read_file
-from agentfastbook.engines.scoring import evaluate_labels
+from agentfastbook.engines.scoring import score_labels
 from agentfastbook.books.defects import lint
 from agentfastbook.engines.pipeline import curate
 from agentfastbook.engines.scoring import score
