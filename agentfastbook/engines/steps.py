@@ -17,7 +17,7 @@ from ..books.chapters import Chapter
 from ..books.questions import Component,Context,Question
 from ..store.naming import engine_name
 from ..store.runs import Call,Item
-from ..lm.door import LM
+from ..lm.calls import LM
 from ..prompts.asking import KeptPrompt,calls_made
 
 # %% ../../nbs/engines/05_steps.ipynb #903e3a28
