@@ -1,6 +1,6 @@
 """How well gold answers are split into components, on real chapters: python benchmarks/decompose.py
 
-Needs fastbook/fastbook-benchmark.json in the data folder (agentfastbook.books.chapters.get_fastbook downloads it) and, for one row,
+Needs fastbook/fastbook-benchmark.json in the data folder (agentfastbook.books.download.get_fastbook downloads it) and, for one row,
 agentfastbook/evals-haiku-3.5.json. Prints Markdown tables: baselines and granularities with 95% bootstrap intervals by
 question, paired differences, what each rule is worth, what happens when the rules are chosen without the chapter that
 they are tested on, and what an oracle would reach. Takes about a minute.
@@ -32,7 +32,7 @@ def read_questions(data):
     path = Path(data)/'fastbook'/'fastbook-benchmark.json'
     if not path.is_file():
         sys.exit(f"{path} is not there; give the folder that holds fastbook/fastbook-benchmark.json with --data or "
-                 "AFB_DATA, or download the file with agentfastbook.books.chapters.get_fastbook")
+                 "AFB_DATA, or download the file with agentfastbook.books.download.get_fastbook")
     return [q for q in load_benchmark(path) if q.components]
 
 def pieces(component, question):

@@ -1,6 +1,6 @@
 """How well the text that supports a component is extracted, on real chapters: python benchmarks/extract.py
 
-Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.chapters.get_fastbook).
+Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.download.get_fastbook).
 Prints Markdown tables: extraction with the gold components as input beside baselines and oracles; the whole chain with
 components made by rules; both with weights that were fitted without the chapter they are tested on; what each measure
 is worth; abstention. With --encoder the same with late interaction; with --fit the weights fitted on all chapters.
@@ -37,7 +37,7 @@ def read_data(data):
     folder = Path(data)/'fastbook'
     if not (folder/'fastbook-benchmark.json').is_file():
         sys.exit(f"{folder/'fastbook-benchmark.json'} is not there; give the folder that holds fastbook/ with --data or AFB_DATA, "
-                 "or fetch chapters and benchmark with agentfastbook.books.chapters.get_fastbook")
+                 "or fetch chapters and benchmark with agentfastbook.books.download.get_fastbook")
     book = read_book(folder)
     return book,[q for q in load_benchmark(folder/'fastbook-benchmark.json') if q.components and q.chapter in book]
 

@@ -1,6 +1,6 @@
 """How well a tiny model splits answers and selects sentences, on real chapters: python benchmarks/tiny_tasks.py
 
-Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.chapters.get_fastbook).
+Needs fastbook/*.ipynb and fastbook/fastbook-benchmark.json in the data folder (fetch them with agentfastbook.books.download.get_fastbook).
 Trunk and stage 2 have seen no text of these chapters. What is fitted on real pairs is fitted without the chapter that it
 is tested on, and its penalties are chosen without it, too; where story answers are added, they are the same for each chapter.
 (The rules themselves were written with an eye on all four chapters, so where the model is told what they do, it is not

@@ -15,10 +15,10 @@ from html import escape
 _WORDS = re.compile(r'\s+|\w+|[^\w\s]')
 
 def word_runs(
-    old:str,
-    new:str,
-)->Iterator[tuple[str,str]]: # ('same', 'old' or 'new', text); joined, all but 'new' are `old`, all but 'old' are `new`
-    "The runs of words that two texts share or don't."
+    old:str, # the text before
+    new:str, # the text after
+)->Iterator[tuple[str,str]]: # kind ('same', 'old' or 'new') and words; all kinds but 'new' join to `old`, all but 'old' to `new`
+    "Two texts as runs of words that are in both, only in the old one, or only in the new one."
     a,b,at = _WORDS.findall(old),_WORDS.findall(new),0
     for i,j,k,l in _changes(a, b):
         if at < i: yield 'same',''.join(a[at:i])
@@ -51,15 +51,15 @@ def _room(words, n):
 _MARKS = {'old':'<del style="background:#e5484d44">{}</del>', 'new':'<ins style="background:#30a46c44">{}</ins>'}
 
 def word_diff(
-    old:str,
-    new:str,
+    old:str, # the text before
+    new:str, # the text after
 )->str: # HTML, escaped; removed words in <del>, added ones in <ins>
     "The words that changed between two texts, for a page."
     return ''.join(_MARKS.get(kind, '{}').format(escape(text)) for kind,text in word_runs(old, new))
 
 def mark_words(
-    old:str,
-    new:str,
+    old:str, # the text before
+    new:str, # the text after
 )->str: # removed words in [-  -], added ones in {+  +}
     "The words that changed between two texts, for a terminal."
     marks = {'same':'{}', 'old':'[-{}-]', 'new':'{{+{}+}}'}
