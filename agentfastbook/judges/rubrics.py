@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from ..text.spans import FastbookError
-from ..stats.bootstrap import Interval
+from ..stats.bootstrap import Interval,resample
 from ..store.runs import Store
 from ..store.labels import labels
-from ..stats.agreement import kappa,resample
+from ..stats.agreement import kappa
 from ..look.views import Field,Rows
 from ..look.sitting import Sitting
 from ..look.page import Review

@@ -125,7 +125,7 @@ class Sittings:
     "Samples of labels that were drawn with different probabilities, one for each sitting."
     number:np.ndarray # (labels) which sitting each label is of, from 0
     weight:np.ndarray # (sittings) rows that a label of the sitting stands for
-    both:bool # may a sitting hold both verdicts? not where rows were drawn by verdict
+    both:bool # True if one sitting may hold both verdicts; False where rows were drawn by verdict
 
 def _drawn_together(reasons):
     "The sitting of each label; of each sitting what it was drawn from: how many rows, which ones; and its labels."

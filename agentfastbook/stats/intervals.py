@@ -47,7 +47,8 @@ def _z(confidence):
 
 def _check_effects(*effects):
     if not all((np.asarray(e, float) >= 1).all() for e in effects):
-        raise FastbookError("a design effect below 1; rows count for one or less, so it is at least 1")
+        raise FastbookError("a design effect below 1; it is the variance of clustered rows over that of "
+                            "independent ones, so give 1 or more")
 
 def mixture_limits(
     hits:np.ndarray, # (..., cells) true passes among the labelled rows of each cell, such as one verdict

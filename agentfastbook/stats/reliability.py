@@ -93,7 +93,7 @@ def compare_runs(
     design:str='random', # how the labels of both were chosen: 'random' or 'by verdict'
     clusters:Mapping|pd.Series|None=None, # of every item of both runs; None: items stand alone
     confidence:float=.95, # 0..1
-)->pd.DataFrame: # rows first, second and difference; columns value, low, high
+)->pd.DataFrame: # rows `first`, `second`, `difference`; columns value, low, high
     "What two runs reach, and their difference, paired where items are shared."
     if design not in ('random','by verdict'):
         raise FastbookError(f"runs with labels of the design '{design}' can't be compared; choose random or by verdict")
@@ -134,7 +134,7 @@ def pipeline_rate(
 def _check_plan(rate, tpr, tnr, rows, design, effect):
     for value,name in ((rate,'rate'), (tpr,'TPR'), (tnr,'TNR')): check_number(name, value, 0, 1)
     check_number('rows', rows, 1, whole=True)
-    if not effect >= 1: raise FastbookError(f"effect is {effect}; rows count for one or less, so it is at least 1")
+    check_number('the design effect', effect, 1)
     if design not in ('random','by verdict','balanced'):
         raise FastbookError(f"labels can't be planned for the design '{design}'; take random, by verdict or balanced")
 

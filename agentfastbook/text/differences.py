@@ -17,7 +17,7 @@ _WORDS = re.compile(r'\s+|\w+|[^\w\s]')
 def word_runs(
     old:str, # the text before
     new:str, # the text after
-)->Iterator[tuple[str,str]]: # kind ('same', 'old' or 'new') and words; all kinds but 'new' join to `old`, all but 'old' to `new`
+)->Iterator[tuple[str,str]]: # kind ('same', 'old' or 'new') and words; 'same' and 'old' join to `old`
     "Two texts as runs of words that are in both, only in the old one, or only in the new one."
     a,b,at = _WORDS.findall(old),_WORDS.findall(new),0
     for i,j,k,l in _changes(a, b):

@@ -94,13 +94,12 @@ def parse_json(
     text:str, # JSON, with or without a byte order mark
     what:str, # what it is, for errors, such as "benchmark 'b.json'"
     pairs:Callable|None=None, # makes an object of its (key, value) pairs; None: a dict
-    remedy:str='is it truncated? fetch or save it again', # what to do about text that is no JSON
 )->dict|list|str|int|float|bool|None: # the content, very long whole numbers as `Digits`
     "Parse JSON; an error says where it is none."
     try: return json.loads(text.removeprefix('\ufeff'), parse_int=_whole, object_pairs_hook=pairs)
     except json.JSONDecodeError as e: problem = f"at line {e.lineno}, column {e.colno}: {e.msg}"
     except RecursionError: problem = "as it is nested too deeply"
-    raise FastbookError(f"{what} is not valid JSON {problem}; {remedy}")
+    raise FastbookError(f"{what} is not valid JSON {problem}; is it truncated? fetch or save it again")
 
 def check_characters(
     text:str, # any text
