@@ -15,11 +15,11 @@ from threading import RLock
 import pandas as pd
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from ..text.spans import FastbookError,content_id
+from ..text.spans import FastbookError,check_number,content_id
 from ..text.extras import need
 from ..store.runs import Call,Item,Store
 from .reply import LMError,PRICES,Price,Reply,Request,Usage,redact
-from .limits import Limits,check_limits,_log
+from .limits import Limits,_log
 
 # %% ../../nbs/lm/04_door.ipynb #73b9916c
 _COUNTS = ('calls','recorded','failed','attempts')
@@ -42,8 +42,9 @@ class Door:
         first_wait:float=.5, # seconds before the second try, about; it doubles each time
         prices:tuple[Price,...]=PRICES, # what models cost
     ):
-        check_limits(1, attempts=attempts, samples=samples)
-        check_limits(0, timeout=timeout, deadline=deadline, first_wait=first_wait)
+        for name,value in dict(attempts=attempts, samples=samples).items(): check_number(name, value, 1)
+        for name,value in dict(timeout=timeout, deadline=deadline, first_wait=first_wait).items():
+            check_number(name, value, 0, optional=True)
         self.limits = Limits(budget_usd, budget_tokens, concurrency, requests_per_minute, tokens_per_minute,
                              patience=timeout+deadline)
         self.attempts,self.samples = attempts,samples
