@@ -99,3 +99,12 @@ def plain(module): return not module.startswith('tiny.') or module in ('tiny.sto
 def test_modules_load_no_heavy_packages(modules, allowed):
     heavy = {module: found & set(HEAVY) - allowed for module, found in loaded_by(modules).items()}
     assert {module: found for module, found in heavy.items() if found} == {}
+
+
+def test_no_sql_leaves_the_store():
+    "Other wings read it through its typed rows and tables."
+    own = ('agentfastbook/store/', 'agentfastbook/prompts/repository.py') # the latter's lock of a Git repository
+    for path in sorted(LIBRARY.rglob('*.py')):
+        if not path.relative_to(ROOT).as_posix().startswith(own) and path.name != '_modidx.py':
+            found = re.search(r'import .*sqlite3|\._db\b|store\._\w+|\.execute(?:many)?\(', path.read_text(encoding='utf-8'))
+            assert not found, f'{path.name}: {found[0]}'

@@ -28,8 +28,6 @@ NOT_YET_SHOWN = set('''
     prompts.conversations
     prompts.shortening
     prompts.templates
-    store.exchange
-    store.runs
 '''.split())
 HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
 RANDOM_ID = re.compile(r'<[^<>\n]* at 0x[0-9a-f]{6,}>')

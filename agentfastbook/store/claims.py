@@ -12,7 +12,7 @@ from threading import RLock
 from time import time
 from uuid import uuid4
 from weakref import finalize
-from filelock import FileLock,Timeout
+from ..text.extras import need
 from ..text.spans import FastbookError
 from .database import Database
 
@@ -34,7 +34,8 @@ class Claims:
         self._guard = RLock()
 
     def _lock_of(self, owner):
-        return FileLock(self.path.with_name(f'{self.path.name}-owner-{owner}'), timeout=0, thread_local=False)
+        path = self.path.with_name(f'{self.path.name}-owner-{owner}')
+        return need('filelock', 'lm').FileLock(path, timeout=0, thread_local=False)
 
     def _begin(self):
         "Be an owner, with a lock by which others see that it lives; a forked process is another one."
@@ -60,7 +61,7 @@ class Claims:
         lock = self._lock_of(owner)
         if not Path(lock.lock_file).exists(): return True
         try: lock.acquire()
-        except Timeout: return False
+        except need('filelock', 'lm').Timeout: return False
         _drop(lock, getpid())
         return True
 
