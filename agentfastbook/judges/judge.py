@@ -83,8 +83,8 @@ def _source(call, text_of):
 def _trace(item, text_of):
     calls = item.calls
     text = next((t for t in (_source(c, text_of) for c in calls if c.step != 'decompose') if t), '')
-    return Case(item.id, item.name, 'trace', calls[0].input if calls else {}, [c.output for c in calls], text, '', calls,
-                '; '.join(dict.fromkeys(c.engine for c in calls)), item.error,
+    return Case(item.id, item.name, 'trace', calls[0].input if calls else {}, [c.output for c in calls], text, '',
+                calls, '; '.join(dict.fromkeys(c.engine for c in calls)), item.error,
                 content_id([c.output_json for c in calls]))
 
 def cases(
