@@ -67,10 +67,20 @@ def test_requirements_agree(wheel):
     assert required == {re.split(r'[<>=!\[]', word)[0] for word in settings['requirements'].split()}
 
 
+def words(extra): return {re.split(r'[<>=!\[]', word)[0] for word in settings[f'{extra}_requirements'].split()}
+
+
 def test_base_install_is_light_and_without_upper_bounds():
     base = settings['requirements']
-    assert not re.search(r'torch|sentence|fastai|llama|tensorflow', base)
+    assert not re.search(r'torch|sentence|fastai|llama|tensorflow|claudette|openai|pygit2|matplotlib|polars', base)
     assert not re.search(r'(fastcore|pandas|numpy)\S*<', base), 'users get the newest; only dev is bounded'
+
+
+def test_the_extra_all_brings_every_other_one_without_upper_bounds(wheel):
+    lines = metadata(wheel).get_all('Requires-Dist')
+    found = {re.split(r'[\s;<>=!\[(]', line)[0] for line in lines if re.search(r"extra == .all.", line)}
+    assert found == set().union(*map(words, 'lm late tiny analysis local review scale'.split()))
+    assert not [line for line in lines if re.search(r"extra == .all.", line) and '<' in line.split(';')[0]]
 
 
 @pytest.mark.parametrize('command', COMMANDS)
