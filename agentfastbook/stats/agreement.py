@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .bootstrap import Interval,number_clusters,resample
+from ..text.extras import need
 from ..text.spans import FastbookError
 
 # %% ../../nbs/stats/04_agreement.ipynb #ee98ce6c
@@ -121,9 +122,7 @@ def alpha(
     values = sorted({v for i in kept for v in given[i]}, key=None if level != 'nominal' else str)
     counts = np.array([[given[i].count(v) for v in values] for i in kept])
     domain = values if level != 'nominal' else list(range(len(values)))
-    try: import krippendorff
-    except ImportError:
-        raise FastbookError("alpha needs the package krippendorff; pip install 'agentfastbook[analysis]'") from None
+    krippendorff = need('krippendorff', 'analysis')
     def statistic(rows):
         used = np.flatnonzero(counts[rows].sum(0))
         if len(used) < 2: return 1.
