@@ -60,7 +60,7 @@ _REACH = 20 # units before a border that are looked at
 
 # %% ../../nbs/tiny/15_tasks.ipynb #c64ea5e8
 HEADS = 'heads.safetensors' # the file with both heads
-SELECTION = ('words','cover','block','near','length','whole','heading','meaning','near_meaning','focus') # measures of a run
+SELECTION = ('words','cover','block','near','length','whole','heading','meaning','near_meaning','focus') # of a run
 _SHAPES = dict(feature_mean=(None,), feature_spread=(None,), inner=(None, None), inner_bias=(None,), outer=(2, None),
                outer_bias=(2,), boundary=(5,), boundary_alone=(3,), selection=(len(SELECTION),))
 
