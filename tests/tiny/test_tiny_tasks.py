@@ -184,7 +184,8 @@ def test_the_command_says_what_is_missing(tmp_path):
     (tmp_path/'hidden').mkdir()
     (tmp_path/'hidden'/'torch.py').write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
     (tmp_path/'empty').mkdir()
-    cases = [(('--extract', 'tiny'), "--extract tiny needs the extra `tiny` (the package 'torch' is not installed", dict(PYTHONPATH=str(tmp_path/'hidden'))),
+    cases = [(('--extract', 'tiny'), "the package 'torch' is not installed; it comes with the extra 'tiny': pip install 'agentfastbook[tiny]'",
+              dict(PYTHONPATH=str(tmp_path/'hidden'))),
              (('--decompose', tmp_path/'empty'), 'config.json is missing', {}),
              (('--extract', 'nobody'), 'choose rules, tiny', {}),
              (('--decompose', 'tiny', '--granularity', 'fine'), '--granularity fine is about the rules', {}),
