@@ -17,17 +17,6 @@ API = [path for path in NOTEBOOKS if re.match(r'\d\d_', path.name)]
 INDEX_PAGES = [ROOT/'nbs'/wing/'index.ipynb' for wing in house.WINGS]
 # Modules with public names that no output shows yet: each leaves the list when all of its names are shown.
 NOT_YET_SHOWN = set('''
-    lm.batches
-    lm.faults
-    lm.limits
-    lm.models
-    lm.reply
-    prompts.asking
-    prompts.branches
-    prompts.causes
-    prompts.conversations
-    prompts.shortening
-    prompts.templates
 '''.split())
 HOME_PATH = re.compile(r'(?<![\w.])(/home/\w+|/root\b|/Users/\w+|[A-Z]:\\+Users)')
 RANDOM_ID = re.compile(r'<[^<>\n]* at 0x[0-9a-f]{6,}>')

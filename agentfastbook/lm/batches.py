@@ -15,7 +15,7 @@ from ..text.spans import content_id
 from ..text.extras import need
 from ..store.runs import Call,Item
 from .reply import BAD_REPLIES,LMError,Reply,Request,Usage,check_reply,cost,make_request,sound_reply
-from .limits import _log,_SILENT,clock
+from .limits import _log,_SILENT,_clock
 from .faults import ERROR_TYPES,named_errors
 from .door import _at_stake
 from .calls import _UNPAID
@@ -115,7 +115,7 @@ class _Batch:
         while self.retried(lambda b: b.retrieve(id), _PASSING).processing_status != 'ended':
             if time.monotonic() >= end: raise LMError('deadline', f'batch {id} goes on; run again to wait for it')
             if not said:
-                _log.warning(f'waiting for batch {id}, a look every {poll:g} s, until {clock(deadline)} at most')
+                _log.warning(f'waiting for batch {id}, a look every {poll:g} s, until {_clock(deadline)} at most')
             said = True
             time.sleep(min(poll, max(0., end-time.monotonic())))
         return self.retried(lambda b: list(b.results(id)), _PASSING)
@@ -144,7 +144,7 @@ class _Batch:
         "Wait until the batch may be sent."
         end = time.monotonic()+deadline
         while wait := self.door.limits.admit(self.name, tokens, price):
-            if wait > end-time.monotonic(): raise LMError('paused', f'go on at {clock(wait)}', retry_after=wait)
+            if wait > end-time.monotonic(): raise LMError('paused', f'go on at {_clock(wait)}', retry_after=wait)
             time.sleep(wait)
 
     def run(self, poll, deadline):

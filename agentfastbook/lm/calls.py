@@ -17,7 +17,7 @@ from ..text.secrets import find_secrets
 from ..store.runs import Store
 from .reply import BAD_REPLIES,LMError,Price,Reply,Request,Usage
 from .reply import check_reply,cost,find_price,make_request,redact,sound_reply
-from .limits import clock,_log,_SILENT
+from .limits import _clock,_log,_SILENT
 from .door import Door,_ONE_PROCESS,_at_stake
 
 # %% ../../nbs/lm/05_calls.ipynb #3435ae39
@@ -59,7 +59,7 @@ class _Call:
             self.door.count(self.where, failed=1)
             raise LMError('deadline', f'waited {waited:.0f} s for {what}; look whether it hangs, end it, and run again')
         if waited > _SILENT and not self.said:
-            _log.warning(f'waiting for {what}, until {clock(patience-waited)} at most')
+            _log.warning(f'waiting for {what}, until {_clock(patience-waited)} at most')
             self.said = True
         return found
 
@@ -73,7 +73,7 @@ class _Call:
         self.start = self.start or time.monotonic()
         if self.left <= 0: raise LMError('deadline', f'{self.door.deadline:g} s')
         pause = self.door.limits.paused
-        if pause > self.left: raise LMError('paused', f'go on at {clock(pause)}', retry_after=pause)
+        if pause > self.left: raise LMError('paused', f'go on at {_clock(pause)}', retry_after=pause)
         self.most = self.lm.most_usage(self.request)
         wait = self.door.limits.admit(self, self.most.total, cost(self.most, self.lm.price))
         if not wait: self.depart()
@@ -143,7 +143,7 @@ class _Call:
             spent = time.monotonic()-(self.start or time.monotonic())
             error.args = (f'{error}; gave up after {self.attempts} attempts in {spent:.1f} s',)
         if isinstance(error, LMError) and error.retry and self.start and self.door.limits.paused > self.left:
-            error.args = (f'{error}; the server asks to wait: go on at {clock(self.door.limits.paused)}',)
+            error.args = (f'{error}; the server asks to wait: go on at {_clock(self.door.limits.paused)}',)
         stopped = error and not isinstance(error, LMError) and self.unknown.total # in the middle of an attempt
         reply,stake = None if error else self.reply,self.stake(self.unknown) if stopped else ''
         return self.door.finish(self.key, self.where, repr(self.lm), self.request, reply, error, self.lost, stake)

@@ -16,7 +16,7 @@ from ..text.spans import FastbookError
 from ..text.secrets import MASK
 from ..text.extras import MissingPackage,need
 from .reply import LMError,Reply,Request,Usage,redact,_json
-from .faults import guard_log,in_time,named_errors,timed_client
+from .faults import guard_log,in_time,named_errors,_timed_client
 from .door import Door
 from .calls import LM
 
@@ -112,7 +112,7 @@ class Claude(LM):
     def _sdk(self):
         sdk = _load('anthropic')
         with named_errors():
-            return sdk.Anthropic(**self._options(), http_client=timed_client(sdk.DefaultHttpxClient))
+            return sdk.Anthropic(**self._options(), http_client=_timed_client(sdk.DefaultHttpxClient))
 
     def _async_sdk(self):
         with self._lock:
@@ -239,7 +239,7 @@ class OpenAICompatible(LM):
     def _sdk(self):
         sdk = _load('openai')
         with named_errors():
-            return sdk.OpenAI(**self._options(), http_client=timed_client(sdk.DefaultHttpxClient))
+            return sdk.OpenAI(**self._options(), http_client=_timed_client(sdk.DefaultHttpxClient))
 
     def _async_sdk(self):
         with self._lock:

@@ -139,7 +139,7 @@ def fork(self:Conversation,
     return other
 
 @patch
-def merge(self:Conversation,
+def include(self:Conversation,
     other:Conversation, # from the same repository
     findings:str, # what to remember of it; said by a person or a model
     title:str='', # one line; empty: the first line of the findings

@@ -57,9 +57,9 @@ class Talk(RuleBasedStateMachine):
         here = {t.id for t in self.talks[self.i].turns}
         new = [t.text for t in other.turns if t.id not in here]
         if not new:
-            with pytest.raises(FastbookError): self.talks[self.i].merge(other, findings)
+            with pytest.raises(FastbookError): self.talks[self.i].include(other, findings)
             return
-        self.talks[self.i].merge(other, findings)
+        self.talks[self.i].include(other, findings)
         self.said[self.i] += [*new, findings]
 
     @rule(part=st.floats(0, 1), pinned=st.booleans())
