@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agentfastbook.books.chapters import get_fastbook
+from agentfastbook.books.download import get_fastbook
 from agentfastbook.books.questions import load_benchmark
 
 LABELS = 'https://github.com/vishalbakshi/AgentFastbook'

@@ -83,9 +83,9 @@ def _source(call, text_of):
 def _trace(item, text_of):
     calls = item.calls
     text = next((t for t in (_source(c, text_of) for c in calls if c.step != 'decompose') if t), '')
-    return Case(item.id, item.name, 'trace', calls[0].input if calls else {}, [c.output for c in calls], text, '',
-                calls, '; '.join(dict.fromkeys(c.engine for c in calls)), item.error,
-                content_id([c.output_json for c in calls]))
+    engines = '; '.join(dict.fromkeys(c.engine for c in calls))
+    return Case(item.id, item.name, 'trace', calls[0].input if calls else {}, [c.output for c in calls], text,
+                calls=calls, engine=engines, error=item.error, content=content_id([c.output_json for c in calls]))
 
 def cases(
     store:Store, # with the calls of a run

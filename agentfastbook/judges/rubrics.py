@@ -6,13 +6,12 @@
 __all__ = ['review_scores', 'paired_scores', 'score_agreement', 'bounds_from_flags']
 
 # %% ../../nbs/judges/06_rubrics.ipynb #ffe95426
-import math
-from collections.abc import Callable,Hashable,Mapping,Sequence
+from collections.abc import Callable,Mapping,Sequence
 from dataclasses import replace
 import numpy as np
 import pandas as pd
 from ..text.spans import FastbookError
-from ..stats.bootstrap import Interval,resample
+from ..stats.bootstrap import resample
 from ..store.runs import Store
 from ..store.labels import labels
 from ..stats.agreement import kappa

@@ -19,7 +19,7 @@ from ..text.spans import FastbookError,check_number,content_id
 from ..text.extras import need
 from ..store.runs import Call,Item,Store
 from .reply import LMError,PRICES,Price,Reply,Request,Usage,redact
-from .limits import Limits,_check_limits,_log
+from .limits import Limits,_log
 
 # %% ../../nbs/lm/04_door.ipynb #73b9916c
 _COUNTS = ('calls','recorded','failed','attempts')
