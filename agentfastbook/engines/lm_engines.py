@@ -9,7 +9,6 @@ __all__ = ['open_engines', 'estimate_price', 'show_estimate']
 from collections.abc import Callable
 import pandas as pd
 from ..text.spans import FastbookError
-from ..lm.calls import LM
 from ..lm.door import Door
 from ..lm.models import Claude
 from ..lm.local import open_lm

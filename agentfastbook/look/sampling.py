@@ -200,7 +200,7 @@ def sample(
     rows:pd.DataFrame|Rows, # what to choose from
     n:int, # rows wanted, >= 1; fewer if there are fewer
     how:str='random', # 'random', 'stratified', 'failures', 'different', 'uncertain', 'diverse' or 'disagreements'
-    by:str|Sequence[str]|Mapping|None=None, # columns to go by, or checks (name -> function of a row); None: the usual
+    by:str|Sequence[str]|Mapping|None=None, # columns, or checks: name -> function of a row; None: the usual
     seed:int=42, # of the random numbers
 )->pd.DataFrame: # the chosen rows, with a column `sampling` that says how each was chosen
     "Choose rows to look at."

@@ -131,7 +131,7 @@ def test_importing_retrieve_imports_no_torch():
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr('agentfastbook.engines.encode.find_spec', lambda name: None)
+    monkeypatch.setitem(sys.modules, 'sentence_transformers', None)
     with pytest.raises(FastbookError, match=r"agentfastbook\[late\]"): token_encoder('any')
 
 
