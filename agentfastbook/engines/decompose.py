@@ -86,9 +86,9 @@ def _is_marked(unit, before, text): return text[before.end-1] == ';' or _ENUMERA
 def glue_units(
     text:str, # a gold answer
     units:list[Span], # what it may be cut into, in order
-    openers:tuple[str,...]=tuple(OPENERS), # names in `OPENERS` or regular expressions: a unit that starts so is glued
-    cohesion:bool=True, # is a unit that repeats no word of the one before it glued, too?
-    min_words:int=MIN_WORDS, # a unit with fewer words than this is glued in any case
+    openers:tuple[str,...]=tuple(OPENERS), # names in `OPENERS`, or regular expressions: a unit that starts so is joined
+    cohesion:bool=True, # also join a unit that repeats no word of the one before it?
+    min_words:int=MIN_WORDS, # a unit with fewer words than this is always joined to the one before
 )->list[Span]: # runs of units, in order, in characters of `text`
     "Join each unit that leans on the one before it, or is too short to stand alone."
     opener = re.compile(rf"\W*(?:{'|'.join(OPENERS.get(o, o) for o in openers) or '(?!)'})(?![\w-])", re.I)

@@ -24,7 +24,7 @@ class Tokens:
     "The tokens of a text, each with a vector that depends on its surroundings."
     states:np.ndarray # (tokens, dims) of unit length
     starts:np.ndarray # (tokens,) first character of each token
-    ends:np.ndarray # (tokens,) the character behind it
+    ends:np.ndarray # (tokens,) one past the last character of each token
 
     def texts(
         self,
@@ -59,7 +59,7 @@ class TokenEncoder:
 
     @property
     def id(self):
-        "Name, and for a folder the sizes and dates of its files: another one when the weights change."
+        "The model's name; for a folder also sizes and dates of its files, so that new weights give a new id."
         files = sorted(p for p in Path(self.name).rglob('*') if p.is_file()) if Path(self.name).is_dir() else []
         return content_id(self.name, [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
 
@@ -85,7 +85,7 @@ class TokenEncoder:
         texts:list[str], # of any length
         query:bool=False, # are they queries? ColBERT models tell them from passages
     )->list[Tokens]: # for each text
-        "The tokens of each text, each encoded in a window of its surroundings; the last few lists are kept."
+        "The tokens of each text, encoded with what stands around them. The results of the last few calls are cached."
         if '_recent' not in self.__dict__: self._recent = lru_cache(maxsize=8)(self._encode)
         return list(self._recent(tuple(texts), query))
 

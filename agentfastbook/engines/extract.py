@@ -87,11 +87,11 @@ def _layout(chapter):
 
 @dataclass(frozen=True)
 class Runs:
-    "Runs of sentences in the passages of one component, with what speaks for them."
+    "Runs of sentences in the passages of one component, with the measures that rank them."
     sentences:np.ndarray # (runs, 2) number of the first sentence, one past the last
     spans:np.ndarray # (runs, 2) first character, one past the last
     blocks:np.ndarray # (runs,) number of the block
-    support:np.ndarray # (runs,) share of the component's own words, by worth, 0..1
+    support:np.ndarray # (runs,) share of the component's own words in each run, weighted by rarity (idf), 0..1
     measures:dict[str,np.ndarray] # for each measure (runs,) its values
 
     def __len__(self): return len(self.spans)
@@ -241,11 +241,11 @@ WEIGHTS_WITH_MEANING = dict(words=1.8, cover=3.4, block=2.5, length=-.4, whole=1
 def keep_runs(
     runs:Runs, # measured runs
     weights:dict[str,float]=WEIGHTS, # of the measures
-    slack:float=.25, # runs of other blocks are kept if their sum is at most this much below the best, >= 0
-    min_support:float=.1, # least share of the component's own words in a run, by worth, 0..1
+    slack:float=.25, # runs of other blocks are kept if their score is at most this much below the best, >= 0
+    min_support:float=.1, # least share of the component's own words in a run, weighted by rarity (idf), 0..1
     most:int=3, # most runs, >= 1
 )->list[Span]: # in order, not overlapping; [] if no run has enough support
-    "The best run by the weighted sum of its measures, and those of other blocks that are nearly as good."
+    "The run with the best score (weighted sum of its measures), and runs of other blocks that score nearly as well."
     if not len(runs): return []
     total = sum(weight*runs.measures[name] for name,weight in weights.items())
     supported = (runs.support >= min_support) & (runs.support > 0)
@@ -260,8 +260,8 @@ def keep_runs(
 class RuleExtractor:
     "Extract the sentences that support a component by rules: verbatim by construction, no model needed."
     encoder:Any=None # a token encoder, to compare meanings, too; None: only words
-    slack:float=.25 # runs of other blocks are kept if their sum is at most this much below the best, >= 0
-    min_support:float=.1 # least share of the component's own words in a run, by worth, 0..1
+    slack:float=.25 # runs of other blocks are kept if their score is at most this much below the best, >= 0
+    min_support:float=.1 # least share of the component's own words in a run, weighted by rarity (idf), 0..1
     most:int=3 # most runs for a component, >= 1
     version:int=field(default=1, init=False) # grows whenever the rules change
 

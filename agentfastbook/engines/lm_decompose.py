@@ -25,7 +25,7 @@ from .decompose import GRANULARITIES,RuleDecomposer,answer_units,decompose_spans
 _STARTS = 'starts'
 
 def _numbered(texts, kind, first=1):
-    "Numbered lines of a prompt; a text that is used with another number is kept once all the same."
+    "Numbered lines of a prompt. A text that comes again under another number is stored only once."
     return [p for i,text in enumerate(texts, first) for p in (Part('number', f'[{i}] '), Part(kind, f'{text}\n'))]
 
 def point_request(
@@ -109,7 +109,7 @@ def _free(text, answer, at, taken):
 def snap(
     spans:list[Span|None], # located facts; rejected ones are passed over
     answer:str, # the gold answer
-    merge:bool=False, # join, as the rules do, parts that lean on the part before?
+    merge:bool=False, # join parts that lean on the part before, as the rules do?
 )->list[Span]: # components that together hold every piece of the answer; [] if nothing was located
     "Components that start at the pieces in which facts begin."
     units = answer_units(answer)
@@ -164,9 +164,9 @@ class LMDecomposer:
     def prepare(self,
         questions:list[Question], # all that are going to be decomposed
         together:int=10, # most answers in a request
-        batch:float=0., # ask by message batch, looking every so many seconds? half the price; 0: no
+        batch:float=0., # seconds between looks at a message batch, which costs half; 0: ask directly
     )->None:
-        "Ask for many answers at once; what fails is raised when its question is called for, or at once if hopeless."
+        "Ask about many answers at once; a failure is raised when its question comes, or now if no retry can help."
         groups = self._groups(questions, together)
         if batch and groups: # the replies are recorded, and read from there below
             requests = [kept_request(self._filled(group)) for group in groups]
@@ -189,7 +189,7 @@ class LMDecomposer:
         questions:list[Question],
         together:int=10, # most answers in a request
     )->list[Request]: # for estimating the price with `lm.estimate`
-        "What will be sent for these questions; rewordings as many as the rules find components."
+        "The requests for these questions; rewordings are guessed, one for each component that the rules find."
         rules = RuleDecomposer(self.granularity)
         alone = [self._alone(q, [c.text for c in rules(q)]) for q in questions if self.standalone and q.gold_answer]
         return [f.request for f in [*map(self._filled, self._groups(questions, together)), *alone]]

@@ -123,7 +123,7 @@ class LMExtractor:
         component:Component, # the fact
         sentences:Sequence[Sentence], # that may support it
         chapter:Chapter, # their chapter
-        step:str='', # for the sums; empty: the prompt's name
+        step:str='', # step under which tokens and price are summed; empty: the prompt's name
     )->list[float]: # for each sentence, 0..1
         'How likely the model finds "yes" against "no".'
         def likely(s):

@@ -59,7 +59,7 @@ class Curation:
     questions:list[Question] # curated, in the benchmark's order
     errors:dict[str,str]=field(default_factory=dict) # question or file -> why it failed
     usage:pd.DataFrame=field(default_factory=pd.DataFrame, compare=False) # of models in this run, see `model_usage`
-    former:Path|None=None # where a dataset.json that somebody else wrote or changed is kept now
+    former:Path|None=None # where a dataset.json is kept that a person had written or changed; None: there was none
     reviewed:frozenset[tuple[str,int]]=frozenset() # question and index of its components that people decided on
 
     @property
@@ -110,7 +110,7 @@ def is_own_dataset(
     store:Store, # traces.db of the run
     text:str, # of a dataset.json
 )->bool: # False: a person wrote or changed it
-    "Is it as this program wrote it?"
+    "Is this dataset.json unchanged since this program wrote it?"
     id = content_id(text)
     return any(run.config.get('dataset') == id for run in store.read_runs())
 

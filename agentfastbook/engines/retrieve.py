@@ -84,7 +84,7 @@ def _standard(scores):
 
 def prefer_neighbours(
     scores:np.ndarray, # a number for each passage, in reading order
-    first:int=5, # so many of the best keep their places, >= 1
+    first:int=5, # number of best passages that keep their places, >= 1
     weight:float=.3, # of the neighbours' scores
 )->np.ndarray: # the same for the best, less for the rest
     "Behind the best passages, move up those that stand beside good ones."
@@ -196,7 +196,7 @@ class LateInteraction(_Index):
         self,
         passages:list[Passage], # of one chapter; plain strings will do
         encoder:Any, # gives texts their `Tokens`, see `token_encoder`
-        sharpness:float|None=20., # 1..40; the higher, the less count tokens that are not the nearest; None: not at all
+        sharpness:float|None=20., # 1..40: how little all but the nearest token count; None: only the nearest counts
         block_weight:float=1., # of the best single block of a passage
     ):
         if sharpness is not None and not 1 <= sharpness <= 40:

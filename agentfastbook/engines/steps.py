@@ -36,7 +36,7 @@ class Engines:
 
     @cached_property
     def names(self)->dict[str,str]: # step -> name
-        "What the engines are called in traces, by all that their results depend on; found out once."
+        "The engines' names in traces, made once from all that their results depend on."
         return {step: engine_name(engine) for step,engine in self._all.items()}
 
     @property
@@ -59,7 +59,7 @@ def item_id(
     chapter_id:str, # content id of the chapter's text
     engines:Engines,
 )->str: # content id of all that the result depends on
-    "The same for the same question, chapter, engines and version of this library."
+    "An id that is the same for the same question, chapter, engines and version of this library."
     return content_id(question.chapter, question.number, question.text, question.gold_answer, chapter_id,
                       [*engines.names.values()], __version__)
 
