@@ -15,8 +15,7 @@ from dataclasses import dataclass,field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
-from lm_server import LMServer
-from test_lm_engines import answer,body_text
+from lm_server import LMServer,answer,body_text
 
 from agentfastbook.books.chapters import sample_path
 
