@@ -173,6 +173,9 @@ def afb_curate(
     limits = [('--max-tokens', max_tokens, 1, _MOST), ('--k', k, 1, _MOST), ('--workers', workers, 0, 1000),
               ('--budget-usd', budget_usd, 1e-6, _MOST), ('--yes-no', yes_no, 0, 1)]
     for option,value,least,most in limits: check_number(option, value, least, most, optional=True)
+    if lm and decompose and extract:
+        raise FastbookError(f'--lm {lm} has no effect: --decompose {decompose} and --extract {extract} say who does '
+                            'both; leave one of the three out')
     decompose,extract = [given or (f'lm:{lm}' if lm else 'rules') for given in (decompose, extract)]
     _check_options(decompose, extract, granularity, {
         'budget-usd': budget_usd, 'prompts': prompts, 'hybrid': hybrid, 'standalone': standalone, 'yes-no': yes_no,

@@ -189,7 +189,8 @@ def test_the_command_says_what_is_missing(tmp_path):
              (('--decompose', tmp_path/'empty'), 'config.json is missing', {}),
              (('--extract', 'nobody'), 'choose rules, tiny', {}),
              (('--decompose', 'tiny', '--granularity', 'fine'), '--granularity fine is about the rules', {}),
-             (('--extract', 'tiny', '--lm', 'claude-haiku-4-5'), '--lm and --extract both say who is to extract', {})]
+             (('--decompose', 'tiny', '--extract', 'tiny', '--lm', 'claude-haiku-4-5'), '--lm claude-haiku-4-5 has no effect', {}),
+             (('--extract', 'tiny', '--lm', 'claude-haiku-4-5'), 'no_key', dict(ANTHROPIC_API_KEY=''))]
     for options, words, variables in cases:
         done = curate_command(tmp_path/'out', *options, **variables)
         assert done.returncode == 2 and words in done.stderr, done.stderr
