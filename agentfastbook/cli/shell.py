@@ -158,7 +158,9 @@ def run_command(
     if words is not None:
         with plain_errors(): return _do(described, name, words)
     _end_on_signals()
-    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')
+    for stream in ('stdout','stderr'): # None: the shell closed it, as by >&-
+        if getattr(sys, stream) is None: setattr(sys, stream, open(os.devnull, 'w', encoding='utf-8'))
+        getattr(sys, stream).reconfigure(errors='backslashreplace')
     try:
         with plain_errors(): _do(described, name, sys.argv[1:])
     except SystemExit as e: _leave(e.code)
