@@ -86,11 +86,12 @@ class Prompts:
         return kept
 
     def _commit(self, prompt):
-        "Keep a prompt that is not there yet; two programs may try at once."
+        "Keep a prompt that is not there yet; another program may be at it, or was killed before it committed."
         path = f'{prompt.name}.md'
         with _LOCK:
             known = () if self.repo.log().empty else self.repo.names('HEAD')
-            if prompt.name not in known and not (self.repo.path/path).exists():
+            there = (self.repo.path/path).exists()
+            if prompt.name not in known and (not there or self.repo.read_text(prompt.name) == prompt.markdown()):
                 self.repo.write(prompt)
                 try: self.repo.commit(f'{prompt.name} as it comes with agentfastbook', prompt.name)
                 except FastbookError:

@@ -10,6 +10,7 @@ import heapq,os,re,sqlite3,stat,tempfile
 from contextlib import closing,contextmanager
 from datetime import datetime,timedelta,timezone
 from pathlib import Path
+from time import monotonic,sleep
 import pandas as pd
 from fastcore.basics import patch
 from ..text.spans import FastbookError
@@ -29,16 +30,25 @@ class TextRepo:
         author:str='', # name on commits; empty: as Git is set up
     ):
         self.path,self._git = Path(path),need('pygit2', 'lm')
-        try:
-            if not self.path.exists() or self.path.is_dir() and not any(self.path.iterdir()):
-                self._git.init_repository(str(self.path), initial_head='main')
-            self._repo = self._git.Repository(str(self.path), self._git.enums.RepositoryOpenFlag.NO_SEARCH)
+        try: self._repo = self._open()
         except (self._git.GitError, OSError) as e:
             raise FastbookError(f"'{self.path.name}' is not a Git repository and not an empty folder ({e}); "
                                 "give another path, or run `git init` in it") from e
         if self._repo.is_bare:
             raise FastbookError(f"the repository '{self.path.name}' is bare; clone it, and give the clone")
         self._author = author
+
+    def _open(self):
+        "Make the repository if it is new, and open it; another program may just be making it."
+        until = monotonic()+1
+        while True:
+            try:
+                if not self.path.exists() or self.path.is_dir() and not any(self.path.iterdir()):
+                    self._git.init_repository(str(self.path), initial_head='main')
+                return self._git.Repository(str(self.path), self._git.enums.RepositoryOpenFlag.NO_SEARCH)
+            except (self._git.GitError, OSError):
+                if not (self.path/'.git').is_dir() or monotonic() > until: raise
+                sleep(.02)
 
     def __repr__(self): return f"{type(self).__name__}('{self.path.name}')"
 
