@@ -48,6 +48,8 @@ def afb_score(
     "Score a curated dataset against a hand-curated one, with 95% bootstrap intervals over questions."
     from agentfastbook.engines.scoring import score
     chapters,questions = _load(book, gold, False, '--gold')
+    if not Path(pred).exists():
+        raise FastbookError(f"there is no dataset '{pred}'; give that of a run of `afb curate` with --pred")
     dataset = load_benchmark(pred)
     table = score(dataset, questions, chapters)
     with Output(json) as printed:
@@ -126,7 +128,7 @@ def _tell_engines(printed, questions, chapters, encoder, max_tokens, labels):
     table = e.score_decomposers(questions)
     measures = ['soft_f1','f1_80','boundary_f1','recoverable_recall']
     printed.table('decomposition', table, 3, _wide(table, measures, ('engine','questions')))
-    if labels: _tell_labels(printed, e.score_labels(labels))
+    if labels is not None: _tell_labels(printed, labels)
     _tell_retrieval(printed, questions, chapters, encoder, max_tokens)
     printed.line('\nWhat the pipeline reads')
     printed.table('reading', _reading(questions, chapters, _index(encoder)))
@@ -146,13 +148,13 @@ def afb_benchmark(
 ):
     "Print what each engine reaches on a hand-curated benchmark, with 95% bootstrap intervals over questions."
     from pandas import DataFrame
-    from agentfastbook.engines.scoring import _measurable
+    from agentfastbook.engines.scoring import _measurable,score_labels
     check_number('--max-tokens', max_tokens, 1, 1_000_000)
     chapters,questions = _load(book, benchmark)
     _measurable(questions, chapters)
-    encoder = open_encoder(late)
+    encoder,agreement = open_encoder(late),score_labels(labels) if labels else None
     with Output(json) as printed:
-        _tell_engines(printed, questions, chapters, encoder, max_tokens, labels)
+        _tell_engines(printed, questions, chapters, encoder, max_tokens, agreement)
         if benchmark and 'fastbook' in Path(benchmark).name:
             printed.line()
             printed.table('published', DataFrame(_PUBLISHED, columns=_PUBLISHED_COLUMNS))
