@@ -11,8 +11,9 @@
     >>> some = sample(calls, 9, 'stratified', by='step') # what to look at first
     >>> page = review('afb_out', 'extract')              # read, label and correct: show it in a notebook
 
-A language model decomposes and extracts with `curate(..., decompose=LMDecomposer(open_lm('claude-haiku-4-5')))`;
-`estimate` gives the true pass rate behind a judge's verdicts. The command `afb` does the same from a shell.
+A language model decomposes with `curate(..., decompose=LMDecomposer(open_lm('claude-haiku-4-5')))`, a class of
+`agentfastbook.engines.lm_decompose`; `estimate` gives the true pass rate behind a judge's verdicts. The command `afb`
+does the same from a shell.
 """
 __version__ = "0.1.0"
 

@@ -298,7 +298,7 @@ def parse_benchmark(
 def load_benchmark(
     path:str|Path, # a JSON file in the layout of fastbook-benchmark
 )->Benchmark: # its questions; those that can't be read are in `errors`
-    "Read a benchmark file, or a dataset that `afb_curate` wrote."
+    "Read a benchmark file, or a dataset that `curate` wrote from one."
     name,source = Path(path).name,read_text(path, 'benchmark file')
     raw = parse_json(source, f"benchmark '{name}'", _unique)
     try: return parse_benchmark(raw, source)

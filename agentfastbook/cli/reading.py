@@ -45,7 +45,7 @@ def _tell_checks(printed, step, said, failures):
 @command
 def afb_judge(
     run:str|Path='afb_out', # folder of a run, as `afb curate` wrote it
-    step:str='', # decompose, retrieve or extract (default: all three)
+    step:str='', # decompose, retrieve or extract (default: all that the run has)
     failures:int=3, # how many failures of each check to print, >= 0
     json:bool=False, # print one JSON object
 ):
@@ -60,5 +60,6 @@ def afb_judge(
     if step and step not in CHECKS:
         raise FastbookError(f"step '{step}' has no checks; choose one of {', '.join(CHECKS)}")
     with Store(path) as store, Output(json) as printed:
-        for name in [step] if step else CHECKS:
+        made = set(store.calls().step)
+        for name in [step] if step else [s for s in CHECKS if s in made] or CHECKS:
             _tell_checks(printed, name, judge_run(store, CHECKS[name], name), failures)

@@ -55,6 +55,9 @@ def print_table(
     digits:int=3, # after the point
 )->None:
     "Print a table as wide as it is, without its index."
+    if table.empty:
+        print('nothing to show')
+        return
     from pandas import option_context # here, so that --help does not wait for it
     with option_context('display.width', 250, 'display.max_columns', None, 'display.max_colwidth', 60):
         print(table.round(digits).to_string(index=False))

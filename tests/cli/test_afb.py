@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from agentfastbook.books.chapters import sample_path
 from agentfastbook.cli.commands import afb
+from agentfastbook.cli.shell import print_table
 from conftest import ROOT
 
 SAMPLE = sample_path()
@@ -63,6 +65,21 @@ def test_what_can_not_be_done_is_one_line(words, message, tmp_path, monkeypatch,
     said = capsys.readouterr()
     assert message in said.err.splitlines()[-1] and said.err.splitlines()[-1].startswith('error: ')
     assert said.out == '' and list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_answers_is_judged_by_the_steps_that_it_has(tmp_path, capsys):
+    (tmp_path/'book').mkdir()
+    (tmp_path/'book'/'01_tea.md').write_text('# Tea\n\nTea is made of leaves. It came from China.\n\n## Questionnaire\n\n1. What is tea made of?\n')
+    assert status('curate', '--book', tmp_path/'book', '--out', tmp_path/'out') == 0
+    capsys.readouterr()
+    assert status('judge', '--run', tmp_path/'out', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    assert 'extract' in said and 'decompose' not in said
+
+
+def test_a_table_without_rows_says_so(capsys):
+    print_table(pd.DataFrame(dict(question=[], defect=[])))
+    assert capsys.readouterr().out == 'nothing to show\n'
 
 
 @pytest.mark.parametrize('spelling', ['--max-tokens', '--max_tokens'])
