@@ -94,7 +94,12 @@ def _checked(text):
 # %% ../../nbs/text/07_secrets.ipynb #5ec00008
 _BEGIN = re.compile('-----BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\\d:')
 _END = re.compile('-----END[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: [0-9a-f]{40,64}')
-_BODY = re.compile(r'(?:(?:\\[rn]|[\s"\'+,>|#*])*+[A-Za-z0-9+/=]{16,}+)*+')
+_LINE = re.compile(r'(?:\\[rn]|[\s"\'+,>|#*])*+[A-Za-z0-9+/=]{16,}+')
+
+def _body_end(text, at):
+    "Where the lines of a key end that begin here."
+    while m := _LINE.match(text, at): at = m.end()
+    return at
 
 def _blocks(text):
     "Private keys from their first line to their last; one that is cut off, as far as it goes."
@@ -105,7 +110,7 @@ def _blocks(text):
             end = last and last.end()
         after = _BEGIN.search(text, m.end())
         whole = end is not None and not (after and after.start() < end)
-        at = end if whole else _BODY.match(text, m.end()).end()
+        at = end if whole else _body_end(text, m.end())
         yield Span(m.start(), at)
 
 # %% ../../nbs/text/07_secrets.ipynb #c956c880
