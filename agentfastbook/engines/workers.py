@@ -6,7 +6,7 @@
 __all__ = ['Workers']
 
 # %% ../../nbs/engines/09_workers.ipynb #ddfc7d0d
-import os,signal,warnings
+import os,signal,threading,warnings
 from collections.abc import Callable,Iterable,Iterator
 from concurrent.futures import (FIRST_COMPLETED,BrokenExecutor,Executor,ProcessPoolExecutor,ThreadPoolExecutor,
                                 wait)
@@ -41,6 +41,14 @@ def _starting():
         else: os.environ[_SAFE] = given
         if masked is not None: signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
+@contextmanager
+def _silent(thread):
+    "What the thread that looks after the workers says while they are killed is no news."
+    usual = threading.excepthook
+    threading.excepthook = lambda args: None if args.thread is thread else usual(args)
+    try: yield
+    finally: threading.excepthook = usual
+
 class _Pool(ProcessPoolExecutor):
     "Worker processes that end with this one, or when they are told to, whatever they are doing."
     def __init__(self, workers):
@@ -55,11 +63,12 @@ class _Pool(ProcessPoolExecutor):
         "End the workers; a worker that was killed while it wrote a result could keep `shutdown` waiting."
         processes = list((self._processes or {}).values())
         ending = Thread(target=self.shutdown, kwargs=dict(cancel_futures=True), daemon=True)
-        if not at_once: ending.start(); ending.join(_GRACE)
-        for process in processes: process.kill()
-        self._hold.close()
-        if at_once: ending.start()
-        ending.join(_GRACE)
+        with _silent(self._executor_manager_thread):
+            if not at_once: ending.start(); ending.join(_GRACE)
+            for process in processes: process.kill()
+            self._hold.close()
+            if at_once: ending.start()
+            ending.join(_GRACE)
 
 
 # %% ../../nbs/engines/09_workers.ipynb #d455475b
